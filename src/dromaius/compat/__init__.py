@@ -1,0 +1,1 @@
+"""The Python surfaces that other projects know, over our modules."""

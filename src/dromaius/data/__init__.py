@@ -1,0 +1,1 @@
+"""From pictures and text on disk to training examples."""

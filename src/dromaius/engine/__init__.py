@@ -1,0 +1,1 @@
+"""Next-token decoding: it speaks ids only."""

@@ -1,0 +1,1 @@
+"""Bytes in, tensors out: checkpoints, the hub, pictures and video."""

@@ -1,0 +1,1 @@
+"""The model families, each plain PyTorch in a room of its own."""

@@ -1,0 +1,1 @@
+"""Emu3: language model, vision tokenizer, vocabulary, prompts and weights."""

@@ -1,0 +1,1 @@
+"""Mechanisms of neural networks: no checkpoints, no family names."""

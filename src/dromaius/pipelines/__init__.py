@@ -1,0 +1,1 @@
+"""Tokenizer, model and engine joined into jobs."""
