@@ -35,8 +35,8 @@ def load(
     ```
 
     Args:
-        source: `"nano"` (the model inside this package), a folder, or a hub id. The checkpoint's
-            layout is recognised: the BAAI repositories' (`"BAAI/Emu3-Gen"`), transformers' composite
+        source: `"nano"` (the model inside this package), a folder, or a hub id. The layout is
+            recognised: that of the BAAI repositories (`"BAAI/Emu3-Gen"`), transformers' composite
             one (`"Emu3-community/Emu3-Chat-hf"`), or our own. Code in a checkpoint is never run.
         vision_tokenizer: folder or hub id of the vision tokenizer. Only the BAAI layout keeps it
             apart from the language model, as `"BAAI/Emu3-VisionTokenizer"`.
