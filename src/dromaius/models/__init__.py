@@ -1,1 +1,3 @@
-"""The model families, each plain PyTorch in a room of its own."""
+"""Model families: `FAMILIES` maps a checkpoint's model type to the module that implements it."""
+
+FAMILIES = {"emu3": "dromaius.models.emu3"}

@@ -1,1 +1,1 @@
-"""Mechanisms of neural networks: no checkpoints, no family names."""
+"""Mechanisms of neural networks: no checkpoints, no family names, no files."""

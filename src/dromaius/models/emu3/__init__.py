@@ -1,1 +1,1 @@
-"""Emu3: language model, vision tokenizer, vocabulary, prompts and weights."""
+"""Emu3: one decoder-only transformer over text and vision tokens (arXiv 2409.18869)."""

@@ -1,0 +1,64 @@
+"""The Emu3 language model: a LLaMA-style decoder over text ids and visual ids alike.
+
+Legend: B batch, T tokens, C channels, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dromaius.models.emu3.config import LanguageModelConfig
+from dromaius.nn.attention import LayerCache
+from dromaius.nn.decoder import Decoder
+
+
+class LanguageModel(nn.Module):
+    """ids [B,T] -> logits [B,T,V]. Parameter names equal BAAI's (and LLaMA's) checkpoints."""
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Let head and embedding share one tensor where the configuration says so."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: Sequence[LayerCache] | None = None,
+    ) -> Tensor:
+        """Full-vocabulary logits.
+
+        Args:
+            input_ids: int64 [B,T], or embeddings [B,T,C].
+            positions: int64 [B,T]; None counts from 0.
+            mask: bool [B,1,T,S], True where a token may look; None is causal.
+            cache: one layer cache per layer (see `dromaius.engine.kv_cache`).
+
+        Returns:
+            [B,T,V] in the model's dtype; nothing is shifted.
+        """
+        return self.lm_head(self.model(input_ids, positions, mask, cache))
+
+    def head(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Logits of the ids start..stop alone: hidden [...,C] -> [...,stop-start]."""
+        return F.linear(hidden, self.lm_head.weight[start:stop])
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Fresh weights: normal with `initializer_range`; norms at one, biases at zero."""
+        std = self.config.initializer_range
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.weight.normal_(0.0, std, generator=generator)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    module.bias.zero_()
