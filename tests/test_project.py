@@ -76,6 +76,7 @@ def test_the_package_keeps_its_import_contracts(package_copy: Path) -> None:
         ("engine/wrong.py", "import dromaius.tokenizers", "The engine speaks ids only"),
         ("engine/wrong.py", "from dromaius.models import emu3", "The engine speaks ids only"),
         ("models/emu3/wrong.py", "import transformers", "are plain PyTorch"),
+        ("models/other/__init__.py", "import dromaius.models.emu3", "families do not import each"),
     ],
 )
 def test_a_wrong_import_is_caught(
