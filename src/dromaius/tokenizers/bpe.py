@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from dromaius.errors import CheckpointError
 from dromaius.files import read_bytes, write_text
 from dromaius.tokenizers.text import checked_text, unknown_id
-from tokenizers import Tokenizer
 
 DEFINITION_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
