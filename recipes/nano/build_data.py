@@ -99,7 +99,11 @@ def draw_style(
 
 
 def cached_style(
-    style: str, size: int, tarballs: dict[str, Path], emoji: Sequence[Emoji], cache: Path,
+    style: str,
+    size: int,
+    tarballs: dict[str, Path],
+    emoji: Sequence[Emoji],
+    cache: Path,
     progress: Progress,
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """`draw_style`, remembered on disk under a name that depends on everything that matters."""
@@ -165,13 +169,18 @@ def summary(records: Sequence[dict[str, Any]], array: Path, size: int) -> dict[s
         "size": size,
         "pictures_sha256": digest,
         "packages": [
-            {"name": one.name, "version": one.version, "licence": one.licence,
-             "integrity": one.integrity}
+            {
+                "name": one.name,
+                "version": one.version,
+                "licence": one.licence,
+                "integrity": one.integrity,
+            }
             for one in packages
         ],
         "total": counts(records),
-        "styles": {style: counts([one for one in records if one["style"] == style])
-                   for style in styles},
+        "styles": {
+            style: counts([one for one in records if one["style"] == style]) for style in styles
+        },
     }
 
 
@@ -191,7 +200,11 @@ def print_counts(data: dict[str, Any]) -> None:
 
 
 def build(
-    out: Path, styles: Sequence[str], groups: Sequence[str] | None, limit: int | None, size: int,
+    out: Path,
+    styles: Sequence[str],
+    groups: Sequence[str] | None,
+    limit: int | None,
+    size: int,
     downloads: Path,
 ) -> dict[str, Any]:
     """Write pictures.npy, pictures.jsonl and data.json into `out`; returns data.json's content."""

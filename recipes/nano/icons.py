@@ -76,7 +76,8 @@ def _svg_drawing(svg: str) -> Callable[[int], np.ndarray]:
 def webp_drawings(tarball: Path, emoji: Sequence[Emoji]) -> Iterator[Drawing]:
     """The drawings of fluent-3d: one WebP file per emoji, named by its code points.
 
-    Its country flags are left out: Microsoft's MIT release has none, so nobody knows whose they are.
+    Its country flags are left out: Microsoft's MIT release has none, so their
+    owner is not known.
     """
     files = {
         swap_tones(code_points(Path(name).stem)): data

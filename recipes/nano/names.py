@@ -36,7 +36,7 @@ class Emoji:
 
 
 def code_points(hexcode: str) -> str:
-    """"0023-FE0F-20E3" -> "23-20e3"."""
+    """ "0023-FE0F-20E3" -> "23-20e3"."""
     parts = hexcode.lower().split("-")
     return "-".join(part.lstrip("0") for part in parts if part != "fe0f")
 
@@ -53,8 +53,9 @@ def slug(name: str) -> str:
 def read_names(tarball: Path) -> list[Emoji]:
     """All emoji of the emojibase package, base emoji first, each followed by its skin tones."""
     wanted = {"en/data.json", "zh/data.json", "meta/groups.json"}
-    files = {name: json.loads(data) for name, data in members(tarball, suffix=".json")
-             if name in wanted}
+    files = {
+        name: json.loads(data) for name, data in members(tarball, suffix=".json") if name in wanted
+    }
     return parse_names(files["en/data.json"], files["zh/data.json"], files["meta/groups.json"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -33,16 +33,16 @@ class View(TypedDict):
 
 def rasterise(svg: str, size: int) -> np.ndarray:
     """An SVG as straight-alpha RGBA uint8 [size, size, 4], aspect kept, centred."""
-    import resvg_py  # only building the data needs it
-
-    picture = _draw(resvg_py, svg, {"width": size * SUPERSAMPLE})
+    picture = _draw(svg, {"width": size * SUPERSAMPLE})
     if picture.height > picture.width:
-        picture = _draw(resvg_py, svg, {"height": size * SUPERSAMPLE})
+        picture = _draw(svg, {"height": size * SUPERSAMPLE})
     return fit(picture, size)
 
 
-def _draw(resvg: object, svg: str, side: dict[str, int]) -> Image.Image:
-    data = resvg.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **side)  # type: ignore[attr-defined]
+def _draw(svg: str, side: dict[str, Any]) -> Image.Image:
+    import resvg_py  # here, because only building the data needs it
+
+    data = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **side)
     return Image.open(io.BytesIO(data)).convert("RGBA")
 
 
