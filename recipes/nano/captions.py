@@ -51,10 +51,9 @@ CHINESE_SUBJECTS = (
     (3, "一个{}"),
     (2, "{}的图片"),
     (2, "一张{}的图片"),
-    (1, "画一个{}"),
-    (1, "请画一个{}"),
-    (1, "画{}"),
 )
+# A verb goes before everything else: "画" + "蓝色背景上的红苹果".
+CHINESE_VERBS = ((17, "{}"), (1, "画{}"), (1, "请画{}"), (1, "画一下{}"))
 CHINESE_STYLES = (
     (6, "{}，{style} 风格"),
     (1, "{},{style}风格"),
@@ -101,6 +100,8 @@ def prompt(record: Record, language: str, style: bool, background: str, rng: Ran
         steps.append(pick(CHINESE_STYLES if chinese else ENGLISH_STYLES, rng)[0])
     if rng.random() < 0.3:
         steps.reverse()
+    if chinese:
+        steps.append(pick(CHINESE_VERBS, rng)[0])
     for template in steps:
         text = template.format(
             text, style=record["style"], colour=COLOUR_WORDS[background][language]

@@ -129,12 +129,8 @@ def ask(
     the answer "no"; None asks for the picture's own name.
     """
     template = pick(QUESTIONS[kind][language], rng)[0]
-    named = record if absent is None else absent
-    question = template.format(
-        name=named[language],
-        a_name=with_article(named[language], "a"),
-        plural=plural(record[language]),
-    )
+    name = untoned(record if absent is None else absent, language)
+    question = template.format(name=name, a_name=with_article(name, "a"), plural=plural(name))
     return question, answer(kind, language, record, view, present=absent is None)
 
 
@@ -174,6 +170,13 @@ def describe(language: str, record: Record, view: View) -> str:
     return f"{what} in {style} style on a {colour} background."
 
 
+def untoned(record: Record, language: str) -> str:
+    """The name without skin tone. Only what is there is ever asked for with its skin tone, so a
+    tone in a yes/no question would give the answer away."""
+    name = str(record[language])
+    return name.partition(": ")[0] if record["tone"] else name
+
+
 def words_of(record: Record) -> set[str]:
     """The telling words of the English name and keywords, in the singular."""
     text = " ".join([record["en"], *record["keywords_en"]]).lower()
@@ -185,9 +188,9 @@ def pick_absent(record: Record, others: Sequence[Record], rng: Random) -> Record
     own group, so that the category does not give the answer away. None when none is found."""
     own = words_of(record)
     same_group = rng.random() < 0.5
-    for _ in range(50):
+    for attempt in range(50):
         other = rng.choice(others)
-        if same_group and other["group"] != record["group"]:
+        if same_group and attempt < 25 and other["group"] != record["group"]:
             continue
         shared_zh = other["zh"] in record["zh"] or record["zh"] in other["zh"]
         if not own & words_of(other) and not shared_zh:
