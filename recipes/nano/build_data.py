@@ -25,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from download import DownloadError, fetch, registry
+from duplicates import first_copies
 from icons import Drawing, iconify_drawings, name_table, webp_drawings
 from names import Emoji, read_names
 from render import RENDER_VERSION, plain_view, render_view
@@ -56,7 +57,7 @@ def drawings(style: str, tarballs: dict[str, Path], emoji: Sequence[Emoji]) -> l
 
 
 def record(emoji: Emoji, style: str, first_cp: str) -> dict[str, Any]:
-    """One line of pictures.jsonl; `first_cp` is the first emoji of the style with these pixels."""
+    """One line of pictures.jsonl; `first_cp` is the first emoji of the style that looks so."""
     return {
         "style": style,
         "cp": emoji.cp,
@@ -81,8 +82,7 @@ def draw_style(
     style: str, size: int, found: Sequence[Drawing], progress: Progress
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Pictures [n, size, size, 4] and their records; what fails or is blank is left out."""
-    pictures, records = [], []
-    first: dict[bytes, str] = {}
+    pictures, whites, drawn = [], [], []
     for emoji, draw in progress.track(found, description=f"draw {style}"):
         try:
             picture = draw(size)
@@ -94,8 +94,13 @@ def draw_style(
             progress.console.print(f"{style}: {emoji.en} left out: blank on white")
             continue
         pictures.append(picture)
-        records.append(record(emoji, style, first.setdefault(on_white.tobytes(), emoji.cp)))
-    return np.stack(pictures) if pictures else np.empty((0, size, size, 4), np.uint8), records
+        whites.append(on_white)
+        drawn.append(emoji)
+    if not pictures:
+        return np.empty((0, size, size, 4), np.uint8), []
+    first = first_copies(np.stack(whites))
+    records = [record(emoji, style, drawn[i].cp) for emoji, i in zip(drawn, first, strict=True)]
+    return np.stack(pictures), records
 
 
 def cached_style(

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from PIL import Image
 
-RENDER_VERSION = 1  # part of the cache key: raise it when the pixels below change
+RENDER_VERSION = 2  # part of the cache key: raise it when pixels or records change
 SUPERSAMPLE = 2
 WHITE = (255, 255, 255)
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(RECIPE))
 import build_data  # noqa: E402  (the recipe's scripts import each other by name)
 import captions  # noqa: E402
 import download  # noqa: E402
+import duplicates  # noqa: E402
 import icons  # noqa: E402
 import make_examples  # noqa: E402
 import names  # noqa: E402
@@ -352,6 +353,15 @@ def test_scale_is_about_the_centre() -> None:
 def test_impossible_scales_are_refused(scale: float) -> None:
     with pytest.raises(ValueError, match="scale"):
         render.render_view(np.zeros((8, 8, 4), np.uint8), view(scale=scale))
+
+
+def test_pictures_that_look_the_same_are_found() -> None:
+    pictures = np.full((5, 8, 8, 3), 100, np.uint8)
+    pictures[1, 0, 0] = 200  # one pixel differs, the means hardly do
+    pictures[2, 3, 4, 1] = 106  # not to be seen
+    pictures[3] = 0
+    pictures[4, 0, 0] = 195
+    assert duplicates.first_copies(pictures) == [0, 1, 0, 3, 1]
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3, 4])
