@@ -250,6 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = asked.styles.split(",")
     if unknown := [style for style in chosen if style not in STYLES]:
         parser.error(f"unknown style {unknown[0]!r}; known: {', '.join(STYLES)}")
+    if asked.size < 4 or asked.size % 4:
+        parser.error(f"--size {asked.size} is not a positive multiple of 4")
     styles = [style for style in STYLES if style in chosen]  # the order numbers the pictures
     groups = asked.groups.split(",") if asked.groups else None
     downloads = asked.downloads or asked.out.parent / "downloads"
