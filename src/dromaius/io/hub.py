@@ -19,6 +19,8 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
     downloaded unless the local cache already has it (with HF_HUB_OFFLINE=1 only the cache is used).
     Raises CheckpointError in one line that names the source and what was tried.
     """
+    if not str(source):
+        raise CheckpointError(f"no model at {source!r}: the name is empty")
     if str(source) in EMBEDDED and not isinstance(source, Path):
         folder = Path(str(resources.files("dromaius"))) / "assets" / str(source)
         if not folder.is_dir():
