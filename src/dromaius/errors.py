@@ -3,6 +3,9 @@
 The command line prints the line and exits with 1; anything else that is raised is a bug of ours.
 """
 
+import warnings
+from functools import cache
+
 
 class DromaiusError(Exception):
     """Base of every error that a user can mend."""
@@ -18,3 +21,9 @@ class ConfigError(DromaiusError, ValueError):
 
 class InputError(DromaiusError, ValueError):
     """A prompt, picture, size or option cannot be used as given."""
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warn the user, once a process for each message."""
+    warnings.warn(message, UserWarning, stacklevel=3)

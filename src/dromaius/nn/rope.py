@@ -48,7 +48,9 @@ class RopeParameters:
 
     def __post_init__(self) -> None:
         if self.rope_type not in ROPE_TYPES:
-            raise ValueError(f"unknown rope_type {self.rope_type!r}; known: {', '.join(ROPE_TYPES)}")
+            raise ValueError(
+                f"unknown rope_type {self.rope_type!r}; known: {', '.join(ROPE_TYPES)}"
+            )
         if self.rope_type in _NEEDS_FACTOR and self.factor is None:
             raise ValueError(f"rope_type {self.rope_type!r} needs a factor")
         if self.rope_type == "llama3" and None in (self.low_freq_factor, self.high_freq_factor):
@@ -138,7 +140,9 @@ def attention_scale(rope: RopeParameters) -> float:
             return 1.0
         return math.sqrt(1 + math.log(rope.stretch) / math.log(rope.original_context))
     if rope.mscale and rope.mscale_all_dim:
-        return _yarn_scale(rope.stretch, rope.mscale) / _yarn_scale(rope.stretch, rope.mscale_all_dim)
+        return _yarn_scale(rope.stretch, rope.mscale) / _yarn_scale(
+            rope.stretch, rope.mscale_all_dim
+        )
     return _yarn_scale(rope.stretch, 1.0)
 
 

@@ -25,7 +25,9 @@ class Section:
             raise ConfigError(f"{where} must be a table of settings, got {type(values).__name__}")
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
         if unknown := sorted(set(values) - known):
-            raise ConfigError(f"unknown key {where}.{unknown[0]} (known: {', '.join(sorted(known))})")
+            raise ConfigError(
+                f"unknown key {where}.{unknown[0]} (known: {', '.join(sorted(known))})"
+            )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             return cls(**values)
@@ -144,7 +146,9 @@ class VisionTokenizerConfig(Section):
             raise ValueError(f"temporal_downsample_factor must be a power of two, got {factor}")
         for width in {self.ch * m for m in (1, *self.ch_mult)}:
             if width % self.norm_num_groups:
-                raise ValueError(f"{width} channels do not divide into {self.norm_num_groups} groups")
+                raise ValueError(
+                    f"{width} channels do not divide into {self.norm_num_groups} groups"
+                )
 
     @property
     def spatial_factor(self) -> int:
@@ -277,4 +281,9 @@ class Emu3Config(Section):
     def to_json(self) -> dict[str, Any]:
         """The content of our own layout's config.json."""
         sections = {k: v for k, v in asdict(self).items() if v is not None}
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, "model_type": "emu3", **sections}
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model_type": "emu3",
+            **sections,
+        }

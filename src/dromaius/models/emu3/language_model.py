@@ -35,23 +35,29 @@ class LanguageModel(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         cache: Sequence[LayerCache] | None = None,
+        last: Tensor | None = None,
+        span: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Full-vocabulary logits.
+        """Logits of the next token; nothing is shifted.
 
         Args:
             input_ids: int64 [B,T], or embeddings [B,T,C].
             positions: int64 [B,T]; None counts from 0.
             mask: bool [B,1,T,S], True where a token may look; None is causal.
             cache: one layer cache per layer (see `dromaius.engine.kv_cache`).
+            last: int64 [B], the one token of each row whose logits are wanted; None: all T.
+            span: (start, stop), the ids whose logits are wanted; None: the whole vocabulary.
+                The head is linear, so its rows may be left out without changing the others.
 
         Returns:
-            [B,T,V] in the model's dtype; nothing is shifted.
+            [B,T,V] in the model's dtype; T is 1 with `last`, V is stop - start with `span`.
         """
-        return self.lm_head(self.model(input_ids, positions, mask, cache))
-
-    def head(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Logits of the ids start..stop alone: hidden [...,C] -> [...,stop-start]."""
-        return F.linear(hidden, self.lm_head.weight[start:stop])
+        hidden = self.model(input_ids, positions, mask, cache)
+        if last is not None:
+            hidden = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B,1,C]
+        if span is None:
+            return self.lm_head(hidden)
+        return F.linear(hidden, self.lm_head.weight[span[0] : span[1]])
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

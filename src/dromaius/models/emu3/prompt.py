@@ -68,7 +68,9 @@ def smart_resize(height: int, width: int, image: ImageSettings, factor: int = 8)
     Raises InputError if a side is under 8 pixels or the picture is too elongated.
     """
     if min(height, width) < factor:
-        raise InputError(f"picture of {width}x{height} pixels: both sides must be at least {factor}")
+        raise InputError(
+            f"picture of {width}x{height} pixels: both sides must be at least {factor}"
+        )
     if max(height, width) > image.max_aspect * min(height, width):
         raise InputError(
             f"picture of {width}x{height} pixels is too elongated: "

@@ -235,7 +235,9 @@ class VisionTokenizer(nn.Module):
         """
         side, frames = self.config.spatial_factor, self.config.temporal_downsample_factor
         if any(size % side or size < side for size in pixels.shape[-2:]):
-            raise ValueError(f"picture sides {tuple(pixels.shape[-2:])} must be multiples of {side}")
+            raise ValueError(
+                f"picture sides {tuple(pixels.shape[-2:])} must be multiples of {side}"
+            )
         if pixels.ndim == 4:
             x = self.encoder.space(pixels)  # [B,Z,h,w]
             x = x[:, :, None].expand(-1, -1, frames, -1, -1)  # [B,Z,T,h,w]

@@ -1,0 +1,189 @@
+"""The folders an Emu3 checkpoint can lie in, read into one `Emu3Config`.
+
+| layout        | config.json                      | tensors                                        |
+|---------------|----------------------------------|------------------------------------------------|
+| dromaius      | "format": "dromaius"             | language_model.*, vision_tokenizer.*           |
+| baai          | "model_type": "Emu3"             | the language model alone, LLaMA names          |
+| baai-vision   | "model_type": "Emu3VisionVQ"     | the vision tokenizer alone, MoVQ names         |
+| hf            | "model_type": "emu3"             | text_model.*, vqmodel.*                        |
+| hf-text       | "model_type": "emu3_text_model"  | the language model alone, LLaMA names          |
+| hf-vision     | "model_type": "emu3_vqgan"       | the vision tokenizer alone, -hf names          |
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dromaius.errors import CheckpointError, ConfigError
+from dromaius.models.emu3 import dialects
+from dromaius.models.emu3.config import (
+    Emu3Config,
+    GenerationSettings,
+    ImageSettings,
+    VocabularyConfig,
+)
+
+Layout = Literal["dromaius", "baai", "baai-vision", "hf", "hf-text", "hf-vision"]
+
+_BY_MODEL_TYPE: dict[str, Layout] = {
+    "Emu3": "baai",
+    "Emu3VisionVQ": "baai-vision",
+    "emu3": "hf",
+    "emu3_text_model": "hf-text",
+    "emu3_vqgan": "hf-vision",
+}
+_MAX_JSON = 64 * 2**20
+"""Bound on a JSON file; the -hf config.json with its vocabulary is 6.6 MB."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError naming the file."""
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise CheckpointError(f"{path} is too large for a configuration file")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return data
+
+
+def detect(folder: Path) -> Layout:
+    """Which layout a folder has. Raises CheckpointError for another family or none."""
+    data = read_json(folder / "config.json")
+    if "format" in data:
+        return "dromaius"
+    family = data.get("model_type")
+    if family in _BY_MODEL_TYPE:
+        return _BY_MODEL_TYPE[family]
+    hint = " (it asks for remote code, which is never run)" if "auto_map" in data else ""
+    raise CheckpointError(f"{folder}: model_type {family!r} is not supported{hint}")
+
+
+def read_config(folder: Path) -> Emu3Config:
+    """The configuration of any layout; a half that the folder lacks is None.
+
+    Raises CheckpointError or ConfigError naming the file or key.
+    """
+    folder = Path(folder)
+    layout, data = detect(folder), read_json(folder / "config.json")
+    try:
+        match layout:
+            case "dromaius":
+                return Emu3Config.from_json(data)
+            case "baai":
+                return _read_baai(folder, data)
+            case "hf":
+                return _read_hf(folder, data)
+            case "hf-text":
+                text = dialects.language_model_config(data, dialects.HF_LANGUAGE_MODEL)
+                return Emu3Config(text, None, _published_ids(data, text.vocab_size))
+        dialect = (
+            dialects.BAAI_VISION_TOKENIZER
+            if layout == "baai-vision"
+            else dialects.HF_VISION_TOKENIZER
+        )
+        vision = dialects.vision_tokenizer_config(data, dialect)
+        return Emu3Config(None, vision, image=_image_settings(folder))
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{folder}/config.json: {error}") from None
+
+
+def join(language: Emu3Config, vision: Emu3Config) -> Emu3Config:
+    """One model of a language model's folder and a vision tokenizer's folder.
+
+    Raises ConfigError if the vocabulary has fewer visual ids than the tokenizer has codes.
+    """
+    if vision.vision_tokenizer is None:
+        raise ConfigError("the folder given as vision tokenizer holds none")
+    codes, ids = vision.vision_tokenizer.codebook_size, language.vocabulary
+    if ids.codebook_size < codes:
+        raise ConfigError(
+            f"the vision tokenizer has {codes} codes, the language model "
+            f"{ids.codebook_size} visual ids"
+        )
+    image = replace(vision.image, image_area=language.image.image_area)
+    return replace(
+        language,
+        vision_tokenizer=vision.vision_tokenizer,
+        vocabulary=replace(ids, codebook_size=codes),
+        image=image,
+    )
+
+
+def _read_baai(folder: Path, data: dict[str, Any]) -> Emu3Config:
+    language = dialects.language_model_config(data, dialects.BAAI_LANGUAGE_MODEL)
+    area = data.get("image_area", ImageSettings.image_area)
+    return Emu3Config(
+        language,
+        None,
+        _published_ids(data, language.vocab_size),
+        ImageSettings(image_area=area),
+        _generation_settings(folder),
+    )
+
+
+def _read_hf(folder: Path, data: dict[str, Any]) -> Emu3Config:
+    text = dict(data.get("text_config") or {})
+    text.setdefault("tie_word_embeddings", data.get("tie_word_embeddings", False))
+    language = dialects.language_model_config(text, dialects.HF_LANGUAGE_MODEL)
+    vision = dialects.vision_tokenizer_config(
+        data.get("vq_config") or {}, dialects.HF_VISION_TOKENIZER
+    )
+    names = data.get("vocabulary_map")
+    ids = (
+        dialects.vocabulary_from_map(names, text, vision.codebook_size)
+        if names
+        else replace(_published_ids(text, language.vocab_size), codebook_size=vision.codebook_size)
+    )
+    image, generation = _image_settings(folder), _generation_settings(folder)
+    return Emu3Config(language, vision, ids, image, generation)
+
+
+def _published_ids(data: dict[str, Any], vocab_size: int) -> VocabularyConfig:
+    """Ids of a BAAI configuration; the visual ones follow the end of image."""
+    names = {
+        "pad": "pad_token_id",
+        "bos": "bos_token_id",
+        "eos": "eos_token_id",
+        "image_token": "img_token_id",
+        "image_start": "boi_token_id",
+        "image_end": "eoi_token_id",
+        "end_of_line": "eol_token_id",
+        "end_of_frame": "eof_token_id",
+    }
+    given = {role: data[name] for role, name in names.items() if data.get(name) is not None}
+    if isinstance(given.get("eos"), list):
+        given["eos"] = given["eos"][0]
+    ids = VocabularyConfig(**given)
+    start = ids.image_end + 1
+    return replace(ids, visual_start=start, codebook_size=vocab_size - start)
+
+
+def _image_settings(folder: Path) -> ImageSettings:
+    """From preprocessor_config.json, or the image part of processor_config.json."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).exists():
+            data = read_json(folder / name)
+            data = data.get("image_processor", data) if name.startswith("processor") else data
+            if "image_processor_type" in data or "min_pixels" in data:
+                return dialects.image_settings(data)
+    return ImageSettings()
+
+
+def _generation_settings(folder: Path) -> GenerationSettings:
+    path = folder / "generation_config.json"
+    data = read_json(path) if path.exists() else {}
+    guidance = data.get("guidance_scale")
+    return GenerationSettings(
+        guidance=GenerationSettings.guidance if guidance is None else guidance,
+        top_k=data.get("top_k", GenerationSettings.top_k) or None,
+        top_p=data.get("top_p"),
+        min_p=data.get("min_p"),
+    )

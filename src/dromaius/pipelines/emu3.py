@@ -1,0 +1,279 @@
+"""The model a user holds: what `dromaius.load` returns for the Emu3 family.
+
+Legend: h/w grid of codes, t latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dromaius.errors import CheckpointError, InputError
+from dromaius.io import images
+from dromaius.models.emu3.config import Emu3Config
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.prompt import smart_resize
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.models.emu3.vocabulary import Vocabulary
+from dromaius.pipelines import image, text, video
+from dromaius.pipelines.image import Drawing
+from dromaius.pipelines.text import Picture
+from dromaius.tokenizers.text import TextTokenizer
+
+CAPTION_QUESTION = "Please describe the image"
+
+
+@dataclass
+class Emu3:
+    """Draws pictures from text, answers questions about pictures, turns both into codes and back."""
+
+    config: Emu3Config
+    language_model: LanguageModel | None
+    """ids [B,T] -> logits [B,T,V]; None where only a vision tokenizer was loaded."""
+    vision_tokenizer: VisionTokenizer | None
+    """pixels <-> codes, float32 and frozen; None where only a language model was loaded."""
+    tokenizer: TextTokenizer | None
+    name: str = "Emu3"
+    folders: tuple[Path, ...] = ()
+    hash: str = ""
+    layout: str = ""
+    vocabulary: Vocabulary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vocabulary = Vocabulary.from_config(self.config.vocabulary)
+
+    # --- properties ------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        module = self.language_model or self.require_vision_tokenizer()
+        return next(module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the language model; the vision tokenizer is float32 always."""
+        module = self.language_model or self.require_vision_tokenizer()
+        return next(module.parameters()).dtype
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per code along one side."""
+        vision = self.config.vision_tokenizer
+        return vision.spatial_factor if vision else 8
+
+    # --- pictures and codes ----------------------------------------------------------------------
+
+    def encode_image(self, picture: Image.Image) -> Tensor:
+        """PIL image -> codes int64 [h,w], resized as the checkpoint's image settings say."""
+        pixels = self.to_pixels([picture]).to(self.device)
+        with torch.no_grad():
+            return self.require_vision_tokenizer().encode(pixels)[0].cpu()
+
+    def decode_image(self, codes: Tensor) -> Image.Image:
+        """Codes int64 [h,w] -> PIL image of 8h x 8w pixels."""
+        if codes.ndim != 2:
+            raise InputError(f"codes of a picture must be [h,w], got {list(codes.shape)}")
+        with torch.no_grad():
+            grid = self.checked_codes(codes.to(self.device))[None]
+            pixels = self.require_vision_tokenizer().decode(grid)
+        settings = self.config.image
+        return images.from_pixels(pixels, settings.mean, settings.std)[0]
+
+    def encode_video(self, frames: Sequence[Image.Image]) -> Tensor:
+        """Frames of one size -> codes int64 [t,h,w], four frames a grid."""
+        return video.encode_video(self, frames)
+
+    def decode_video(self, codes: Tensor) -> list[Image.Image]:
+        """Codes int64 [t,h,w] -> 4t frames."""
+        return video.decode_video(self, codes)
+
+    # --- text to image ---------------------------------------------------------------------------
+
+    def generate_image(
+        self,
+        prompt: str | Sequence[str],
+        height: int | Sequence[int | None] | None = None,
+        width: int | Sequence[int | None] | None = None,
+        ratio: str | Sequence[str] = "1:1",
+        area: int | None = None,
+        negative_prompt: str | Sequence[str | None] | None = None,
+        guidance: float | Sequence[float | None] | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        temperature: float = 1.0,
+        seed: int | Sequence[int] | None = None,
+        n: int = 1,
+    ) -> Image.Image | list[Image.Image]:
+        """Draw one picture, or many in one batch.
+
+        `height`, `width`, `ratio`, `negative_prompt`, `guidance` and `seed` are one value, or a list
+        with one entry per prompt. None takes the checkpoint's generation settings. The prompt is
+        never altered. Noise is a function of (seed, place, id), so a picture is the same alone and
+        in a batch.
+
+        Args:
+            prompt: what to draw; a list draws a batch.
+            height, width: size in pixels, multiples of 8; both or neither.
+            ratio: width to height, such as "16:9", where no size is given.
+            area: about how many pixels, where no size is given.
+            negative_prompt: what to steer away from.
+            guidance: how strongly; 1 turns guidance off.
+            top_k: keep the k likeliest ids; 0 turns it off.
+            top_p: keep the likeliest ids up to this joint probability; 1 turns it off.
+            min_p: before guidance, keep ids with at least this share of the best id's probability.
+            temperature: 0 always takes the likeliest id.
+            seed: picture i of the result gets seed + i (a list: each prompt its own start).
+            n: pictures per prompt.
+
+        Returns:
+            One picture for a str prompt with n = 1, otherwise a list, prompt by prompt.
+
+        Raises:
+            InputError: a size, number or list that cannot be used.
+        """
+        drawing = None
+        for drawing in self.stream_image(
+            prompt, height, width, ratio, area, negative_prompt, guidance, top_k, top_p, min_p,
+            temperature, seed, n,
+        ):  # fmt: skip
+            pass
+        assert drawing is not None  # every picture takes at least one step
+        pictures = drawing.pictures()
+        return pictures[0] if isinstance(prompt, str) and n == 1 else pictures
+
+    def stream_image(
+        self, prompt: str | Sequence[str], *args: Any, **kwargs: Any
+    ) -> Iterator[Drawing]:
+        """As `generate_image`, step by step: yields a `Drawing` that fills from step to step."""
+        return image.stream_images(self, prompt, *args, **kwargs)
+
+    # --- image to text ---------------------------------------------------------------------------
+
+    def answer(
+        self,
+        pictures: Picture | Sequence[Picture],
+        question: str,
+        max_new_tokens: int | None = None,
+    ) -> str:
+        """Answer a question about one picture or several. Greedy: the same answer every time."""
+        return "".join(self.stream_answer(pictures, question, max_new_tokens)).rstrip()
+
+    def stream_answer(
+        self,
+        pictures: Picture | Sequence[Picture],
+        question: str,
+        max_new_tokens: int | None = None,
+    ) -> Iterator[str]:
+        """As `answer`, piece by piece."""
+        return text.stream_answer(self, pictures, question, max_new_tokens)
+
+    def caption(self, picture: Picture, max_new_tokens: int | None = None) -> str:
+        """Describe a picture."""
+        return self.answer(picture, CAPTION_QUESTION, max_new_tokens)
+
+    def chat(self, messages: Sequence[dict[str, Any]], max_new_tokens: int | None = None) -> str:
+        """The assistant's next message.
+
+        Args:
+            messages: {"role": "system" | "user" | "assistant", "content": text, or a list of
+                {"type": "text", "text": ...} and {"type": "image", "image": PIL image or path}}.
+                Without a system message the checkpoint's own is put first.
+            max_new_tokens: longest answer in tokens.
+        """
+        return "".join(self.stream_chat(messages, max_new_tokens)).rstrip()
+
+    def stream_chat(
+        self, messages: Sequence[dict[str, Any]], max_new_tokens: int | None = None
+    ) -> Iterator[str]:
+        """As `chat`, piece by piece."""
+        return text.stream_chat(self, messages, max_new_tokens)
+
+    # --- what the pipelines need -----------------------------------------------------------------
+
+    def to_pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """PIL images of one size -> pixels [B,3,H,W] at the size at which they are encoded."""
+        settings = self.config.image
+        first = pictures[0]
+        height, width = smart_resize(first.height, first.width, settings, self.spatial_factor)
+        resized = [images.resize(images.to_rgb(p), height, width) for p in pictures]
+        if len({p.size for p in pictures}) != 1:
+            raise InputError("the frames of a clip must have one size")
+        return images.to_pixels(resized, settings.mean, settings.std, settings.rescale_factor)
+
+    def checked_codes(self, codes: Tensor) -> Tensor:
+        """The codes themselves. Raises InputError if one is outside of the codebook."""
+        size = self.config.vocabulary.codebook_size
+        if self.config.vision_tokenizer:
+            size = self.config.vision_tokenizer.codebook_size
+        if codes.numel() == 0 or codes.min() < 0 or codes.max() >= size:
+            raise InputError(f"codes must lie in 0..{size - 1}, on a grid that is not empty")
+        return codes.long()
+
+    def require_language_model(self) -> LanguageModel:
+        if self.language_model is None:
+            raise CheckpointError(f"{self.name} holds no language model")
+        return self.language_model
+
+    def require_vision_tokenizer(self) -> VisionTokenizer:
+        if self.vision_tokenizer is None:
+            raise CheckpointError(
+                f"{self.name} holds no vision tokenizer; name its folder as vision_tokenizer"
+            )
+        return self.vision_tokenizer
+
+    def require_tokenizer(self) -> TextTokenizer:
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"{self.name} holds no text tokenizer (tokenizer.json or *.tiktoken)"
+            )
+        return self.tokenizer
+
+    def check_context(self, prompt: int, picture: int) -> None:
+        """Raises InputError for a prompt over the context; warns where the picture goes beyond."""
+        context = self.require_language_model().config.max_position_embeddings
+        self.room_for_text(prompt)
+        if prompt + picture > context:
+            image.warn_beyond_training(prompt + picture, context)
+
+    def room_for_text(self, prompt: int) -> int:
+        """Tokens left after a prompt. Raises InputError where there are none."""
+        context = self.require_language_model().config.max_position_embeddings
+        if prompt >= context:
+            raise InputError(f"the prompt takes {prompt} tokens; the model's context is {context}")
+        return context - prompt
+
+    def describe(self) -> dict[str, Any]:
+        """What `dromaius info` prints."""
+        halves = {"language_model": self.language_model, "vision_tokenizer": self.vision_tokenizer}
+        return {
+            "name": self.name,
+            "family": "emu3",
+            "layout": self.layout,
+            "hash": self.hash,
+            "parameters": {
+                name: sum(p.numel() for p in half.parameters())
+                for name, half in halves.items()
+                if half is not None
+            },
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "vocabulary_size": self.config.language_model.vocab_size
+            if self.config.language_model
+            else None,
+            "codebook_size": self.vocabulary.codebook_size,
+            "context": self.config.language_model.max_position_embeddings
+            if self.config.language_model
+            else None,
+            "image": asdict(self.config.image),
+            "generation": asdict(self.config.generation),
+            "bytes": sum(
+                f.stat().st_size for d in self.folders for f in d.iterdir() if f.is_file()
+            ),
+        }

@@ -1,0 +1,211 @@
+"""Text to image: requests resolved against the checkpoint's settings, drawn by the engine.
+
+Sizes are in pixels where a name says height or width; grids count codes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dromaius.engine.decode import GridRequest, draw_grids
+from dromaius.engine.sampling import Sampler
+from dromaius.engine.token_grid import TokenGrid
+from dromaius.errors import InputError, warn_once
+from dromaius.models.emu3.prompt import check_grid, generation_grid, generation_prompt
+
+if TYPE_CHECKING:
+    from dromaius.pipelines.emu3 import Emu3
+
+Value = TypeVar("Value")
+UNDRAWN_GREY = (127, 127, 127)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture as it will be drawn: every default filled in."""
+
+    prompt: str
+    negative_prompt: str
+    height: int
+    width: int
+    guidance: float
+    seed: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+
+
+class Drawing:
+    """Pictures on their way: codes so far, and the record of each picture."""
+
+    def __init__(self, model: Emu3, records: Sequence[Record], grids: Sequence[TokenGrid]) -> None:
+        self._model, self._grids = model, grids
+        self.records = [asdict(record) for record in records]
+        self.step = 0
+        self.steps = max(grid.drawn for grid in grids)
+        self._flat = torch.full((len(grids), self.steps), -1)
+
+    @property
+    def codes(self) -> list[Tensor]:
+        """One int64 grid [h,w] a picture, -1 where nothing is drawn yet."""
+        pairs = zip(self._flat.cpu(), self._grids, strict=True)
+        return [row[: grid.drawn].view(grid.height, grid.width) for row, grid in pairs]
+
+    def pictures(self) -> list[Image.Image]:
+        """Decode what is there; the part that is not drawn yet is grey."""
+        return [self._picture(codes) for codes in self.codes]
+
+    def _picture(self, codes: Tensor) -> Image.Image:
+        picture = self._model.decode_image(codes.clamp(min=0))
+        if (undrawn := codes < 0).any():
+            factor = self._model.spatial_factor
+            mask = undrawn.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+            picture.paste(UNDRAWN_GREY, mask=Image.fromarray(mask.numpy().astype("uint8") * 255))
+        return picture
+
+
+def stream_images(
+    model: Emu3,
+    prompt: str | Sequence[str],
+    height: int | Sequence[int | None] | None = None,
+    width: int | Sequence[int | None] | None = None,
+    ratio: str | Sequence[str] = "1:1",
+    area: int | None = None,
+    negative_prompt: str | Sequence[str | None] | None = None,
+    guidance: float | Sequence[float | None] | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    temperature: float = 1.0,
+    seed: int | Sequence[int] | None = None,
+    n: int = 1,
+) -> Iterator[Drawing]:
+    """Draw pictures, yielding the same `Drawing` after each step; see `Emu3.generate_image`."""
+    settings = model.config.generation
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise InputError("a prompt must be a text, or a list of at least one text")
+    if not isinstance(n, int) or n < 1:
+        raise InputError(f"n must be at least 1, got {n!r}")
+    count = len(prompts)
+    heights, widths = _each(height, count, "height"), _each(width, count, "width")
+    ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
+    negatives = _each(negative_prompt, count, "negative_prompt")
+    seeds = _seeds(seed, count, n)
+    try:
+        sampler = Sampler(
+            temperature,
+            (settings.top_k if top_k is None else top_k) or None,
+            settings.top_p if top_p is None else top_p,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    floor = settings.min_p if min_p is None else min_p
+    if floor is not None and not 0 <= floor <= 1:
+        raise InputError(f"min_p must lie in [0, 1], got {floor}")
+
+    grids, records = [], []
+    for index in range(count * n):
+        p = index // n
+        grid = _grid(model, heights[p], widths[p], ratios[p] or "1:1", area)
+        scale = settings.guidance if guides[p] is None else float(guides[p] or 0.0)
+        negative = settings.negative_prompt if negatives[p] is None else str(negatives[p])
+        records.append(
+            Record(
+                prompts[p],
+                negative,
+                grid.height * model.spatial_factor,
+                grid.width * model.spatial_factor,
+                scale,
+                seeds[index],
+                sampler.temperature,
+                sampler.top_k,
+                sampler.top_p,
+                floor,
+            )
+        )
+        grids.append(grid)
+    return _run(model, records, grids, sampler)
+
+
+def _run(
+    model: Emu3, records: Sequence[Record], grids: Sequence[TokenGrid], sampler: Sampler
+) -> Iterator[Drawing]:
+    requests = [_request(model, *pair) for pair in zip(records, grids, strict=True)]
+    drawing = Drawing(model, records, grids)
+    for codes in draw_grids(model.require_language_model(), requests, sampler):
+        drawing._flat = codes
+        drawing.step += 1
+        yield drawing
+
+
+def _request(model: Emu3, record: Record, grid: TokenGrid) -> GridRequest:
+    def ids(text: str) -> list[int]:
+        tokenizer = model.require_tokenizer()
+        return generation_prompt(tokenizer, model.vocabulary, text, grid.height, grid.width)
+
+    prompt, negative = ids(record.prompt), ids(record.negative_prompt)
+    model.check_context(max(len(prompt), len(negative)), grid.length)
+    return GridRequest(prompt, grid, record.seed, negative, record.guidance, record.min_p)
+
+
+def _grid(
+    model: Emu3, height: int | None, width: int | None, ratio: str, area: int | None
+) -> TokenGrid:
+    factor = model.spatial_factor
+    if (height is None) != (width is None):
+        raise InputError("give both height and width, or neither")
+    if height is not None and width is not None:
+        for name, size in (("height", height), ("width", width)):
+            if size < 1 or size % factor:
+                raise InputError(f"{name} must be a multiple of {factor} pixels, got {size}")
+        rows, columns = check_grid(height // factor, width // factor, factor)
+    else:
+        area = model.config.image.image_area if area is None else area
+        if area < 1:
+            raise InputError(f"area must be positive, got {area}")
+        rows, columns = generation_grid(ratio, area, factor)
+    ids = model.vocabulary
+    return TokenGrid(
+        rows,
+        columns,
+        ids.visual_start,
+        ids.visual_stop,
+        ids.end_of_line,
+        ids.end_of_frame,
+        ids.image_end,
+        ids.eos,
+    )
+
+
+def _each(value: Value | Sequence[Value], count: int, name: str) -> list[Value | None]:
+    """One value for all prompts, or a list with one entry per prompt."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != count:
+            raise InputError(f"{name} has {len(value)} entries for {count} prompts")
+        return list(value)
+    return [value] * count  # type: ignore[list-item]  # not a list: a single value
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int, n: int) -> list[int]:
+    """An int gives picture i the seed + i; a list gives each prompt's pictures their own start."""
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    if isinstance(seed, int):
+        return [seed + i for i in range(count * n)]
+    if len(seed) != count:
+        raise InputError(f"seed has {len(seed)} entries for {count} prompts")
+    return [int(start) + i for start in seed for i in range(n)]
+
+
+def warn_beyond_training(tokens: int, context: int) -> None:
+    """Rotary positions have no hard end, but a model was trained up to its context only."""
+    warn_once(f"the picture needs {tokens} tokens; the model was trained with {context}")

@@ -1,0 +1,93 @@
+"""From a name or folder to a model that is ready to work."""
+
+from pathlib import Path
+
+import torch
+
+from dromaius.errors import InputError
+from dromaius.io import hub, shards
+from dromaius.models.emu3 import layouts, weights
+from dromaius.pipelines.emu3 import Emu3
+from dromaius.tokenizers import load_tokenizer
+from dromaius.tokenizers.text import TextTokenizer
+
+PUBLISHED_VISION_TOKENIZER = "BAAI/Emu3-VisionTokenizer"
+
+
+def load(
+    source: str | Path,
+    vision_tokenizer: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Emu3:
+    """See `dromaius.load`."""
+    folder = hub.resolve(source)
+    config = layouts.read_config(folder)
+    vision_folder = _vision_folder(
+        source, folder, config.vision_tokenizer is None, vision_tokenizer
+    )
+    if vision_folder is not None and vision_folder != folder:
+        vision = layouts.read_config(vision_folder)
+        config = layouts.join(config, vision)
+    place = _device(device)
+    number = _dtype(dtype, place)
+    language = vision_model = None
+    if config.language_model is not None:
+        language = weights.load_language_model(folder, config, place, number)
+    if vision_folder is not None:
+        vision_model = weights.load_vision_tokenizer(vision_folder, config, place)
+    folders = [folder] if vision_folder in (None, folder) else [folder, vision_folder]
+    return Emu3(
+        config=config,
+        language_model=language,
+        vision_tokenizer=vision_model,
+        tokenizer=_tokenizer(folder),
+        name=str(source) if not Path(source).exists() else Path(source).resolve().name,
+        folders=tuple(f for f in folders if f is not None),
+        hash=shards.file_hash(*(f for f in folders if f is not None)),
+        layout=layouts.detect(folder),
+    )
+
+
+def _vision_folder(
+    source: str | Path, folder: Path, absent: bool, given: str | Path | None
+) -> Path | None:
+    """Where the vision tokenizer lies: as given, in the folder itself, or beside a BAAI model."""
+    if given is not None:
+        return hub.resolve(given)
+    if not absent:
+        return folder
+    if isinstance(source, str) and source.startswith("BAAI/"):
+        return hub.resolve(PUBLISHED_VISION_TOKENIZER)  # its language models come without one
+    return None
+
+
+def _tokenizer(folder: Path) -> TextTokenizer | None:
+    """None for a folder without tokenizer files: codes and ids still work, text does not."""
+    present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
+    return load_tokenizer(folder) if present else None
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used: {_first_line(error)}") from None
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """float32 on a CPU and bfloat16 on a GPU unless asked otherwise."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    number = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(number, torch.dtype) or not number.is_floating_point:
+        raise InputError(f"dtype {dtype!r} is not a floating-point type such as 'bfloat16'")
+    return number
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
