@@ -105,6 +105,29 @@ def test_dtype_rename_and_transform(saved: tuple[Path, dict[str, Tensor]]) -> No
     assert half.state_dict()["body.1.num_batches_tracked"].dtype == torch.int64
 
 
+@pytest.mark.gpu
+def test_load_into_a_gpu(saved: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, state = saved
+    module = on_meta()
+    load_into(module, folder, device="cuda", dtype=torch.bfloat16)
+    assert module.head.weight.is_cuda
+    assert torch.equal(module.head.weight.cpu(), state["head.weight"].bfloat16())
+
+
+def test_data_at_odd_addresses(tmp_path: Path, rng_seed: int) -> None:
+    """Files of other writers need not align their data."""
+    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(rng_seed))
+    entry = {"dtype": "F32", "shape": [6, 4], "data_offsets": [0, 96]}
+    head = json.dumps({"weight": entry}).encode()
+    head += b" " * ((1 - len(head)) % 8)
+    file = len(head).to_bytes(8, "little") + head + weight.numpy().tobytes()
+    (tmp_path / "model.safetensors").write_bytes(file)
+    with torch.device("meta"):
+        module = nn.Linear(4, 6, bias=False)
+    load_into(module, tmp_path)
+    assert torch.equal(module(torch.eye(4)), weight.T)
+
+
 def test_tied_weights_stay_tied(tmp_path: Path, rng_seed: int) -> None:
     state = random_state(rng_seed, tied=True)
     del state["head.weight"]

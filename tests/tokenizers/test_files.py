@@ -10,7 +10,13 @@ from transformers import AutoTokenizer
 from dromaius.errors import CheckpointError
 from dromaius.tokenizers import load_tokenizer
 from dromaius.tokenizers.bpe import BpeTokenizer
-from dromaius.tokenizers.convert import hf_form, to_tiktoken, to_tokenizer_json, train_bpe
+from dromaius.tokenizers.convert import (
+    cuts_like_emu3,
+    hf_form,
+    to_tiktoken,
+    to_tokenizer_json,
+    train_bpe,
+)
 from dromaius.tokenizers.tiktoken import FIXED_NAMES, TiktokenTokenizer, vision_names
 
 TEXT = "He'll see the (green) apple.\n\nnaïve e\u0301clair <image> <|extra_0|>"
@@ -63,6 +69,26 @@ def test_slow_files_hold_the_same_vocabulary(small: TiktokenTokenizer, tmp_path:
     assert lines[0] == "#version: 0.2"
     assert lines[1:] == model["merges"]
     assert len(model["merges"]) == 100
+
+
+def test_a_tokenizer_json_keeps_its_ids(small: TiktokenTokenizer, tmp_path: Path) -> None:
+    """Without a variant nothing but the name of the image placeholder changes."""
+    published = hf_form(small, "published")
+    assert not cuts_like_emu3(published)
+    assert cuts_like_emu3(small)
+    assert cuts_like_emu3(hf_form(small))
+    kept = to_tokenizer_json(published, tmp_path / "kept")
+    assert kept.definition == published.definition
+    assert kept.config == published.config
+    exact = to_tokenizer_json(published, tmp_path / "exact", "exact")
+    assert exact.encode(TEXT) == small.encode(TEXT) != published.encode(TEXT)
+    names = [*FIXED_NAMES, *vision_names(16)]
+    trained = train_bpe([TEXT] * 4, 290, names)
+    placed = to_tokenizer_json(trained, tmp_path / "trained")
+    assert placed.encode(TEXT) == trained.encode(TEXT)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "trained")
+    assert theirs.image_token_id == trained.special_tokens["<|extra_0|>"]
+    assert theirs("the green").input_ids == trained.encode("the green")
 
 
 def test_trained_tokenizer_has_a_baai_form(tmp_path: Path) -> None:

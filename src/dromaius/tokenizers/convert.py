@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from dromaius.errors import CheckpointError
 from dromaius.files import write_text
-from dromaius.tokenizers.bpe import BpeTokenizer, json_text, merge_pair
-from dromaius.tokenizers.text import checked_text
+from dromaius.tokenizers.bpe import CONFIG_FILE, BpeTokenizer, json_text, merge_pair
+from dromaius.tokenizers.text import TextTokenizer, checked_text
 from dromaius.tokenizers.tiktoken import FIXED_NAMES, PATTERN, TiktokenTokenizer
 
 Variant = Literal["exact", "published"]
@@ -27,6 +27,14 @@ _ROLES = {
     "eos_token": "<|extra_204|>",
     "pad_token": "<|endoftext|>",
 }
+# what BAAI's own tokenizer class reads beside the two files
+_BAAI_CONFIG = {
+    "tokenizer_class": "Emu3Tokenizer",
+    "auto_map": {"AutoTokenizer": ["tokenization_emu3.Emu3Tokenizer", None]},
+    **_ROLES,
+    "clean_up_tokenization_spaces": True,
+    "model_max_length": 10**30,
+}
 _EXTRA_ROLES = {
     "image_token": IMAGE_PLACEHOLDER,
     "boi_token": "<|image start|>",
@@ -37,18 +45,22 @@ _EXTRA_ROLES = {
 
 
 def to_tokenizer_json(
-    tokenizer: TiktokenTokenizer, folder: Path, variant: Variant = "exact"
+    tokenizer: TextTokenizer, folder: Path, variant: Variant | None = None
 ) -> BpeTokenizer:
     """Writes the HF form: tokenizer.json, tokenizer_config.json, vocab.json and merges.txt.
 
-    `exact` keeps every id (NFC and Emu3's own regex), also through transformers' AutoTokenizer.
-    `published` is what the -hf repositories hold: GPT-2's regex and no NFC, which gives other ids
-    for line breaks before text, brackets before letters, and the like.
+    `exact` keeps every id of the BAAI form (NFC and Emu3's own regex), also through transformers'
+    AutoTokenizer. `published` is what the -hf repositories hold: GPT-2's regex and no NFC, which
+    gives other ids for line breaks before text, brackets before letters, and the like. None gives
+    the ids that `tokenizer` gives: `exact` from the BAAI form, and a tokenizer.json as it is.
     """
-    converted = hf_form(tokenizer, variant)
+    if isinstance(tokenizer, BpeTokenizer) and variant is None:
+        converted = _with_placeholder(tokenizer)
+    else:
+        converted = hf_form(baai_form(tokenizer), variant or "exact")
     converted.save(folder)
     model = converted.definition["model"]
-    merges = "\n".join(model["merges"])
+    merges = "\n".join(" ".join(merge_pair(merge)) for merge in model["merges"])
     # transformers' own file names for the same vocabulary; older versions read these two
     write_text(Path(folder) / "vocab.json", json_text(model["vocab"]))
     write_text(Path(folder) / "merges.txt", f"#version: 0.2\n{merges}\n")
@@ -76,20 +88,33 @@ def hf_form(tokenizer: TiktokenTokenizer, variant: Variant = "exact") -> BpeToke
     return BpeTokenizer.from_definition(definition, _transformers_config(special, variant))
 
 
-def to_tiktoken(tokenizer: BpeTokenizer, folder: Path) -> TiktokenTokenizer:
+def to_tiktoken(tokenizer: TextTokenizer, folder: Path) -> TiktokenTokenizer:
     """Writes the BAAI form; every rank is recovered exactly and <|extra_0|> gets its name back.
 
-    The BAAI form always cuts text with Emu3's regex after NFC, so ids of text change where the
-    tokenizer.json does not (the published one). Raises CheckpointError when the vocabulary cannot
-    be written in this form.
+    Where `cuts_like_emu3` is false (the published tokenizer.json) ids of text change: the BAAI form
+    always cuts with Emu3's regex after NFC. Raises CheckpointError when the vocabulary cannot be
+    written in this form.
     """
     converted = baai_form(tokenizer)
     converted.save(folder)
+    write_text(Path(folder) / CONFIG_FILE, json_text(_BAAI_CONFIG))
     return converted
 
 
-def baai_form(tokenizer: BpeTokenizer) -> TiktokenTokenizer:
+def cuts_like_emu3(tokenizer: TextTokenizer) -> bool:
+    """Whether text is normalised and cut as in the BAAI form, so that a conversion keeps ids."""
+    if not isinstance(tokenizer, BpeTokenizer):
+        return isinstance(tokenizer, TiktokenTokenizer)
+    exact = _definition({}, [], {}, "exact")
+    return all(tokenizer.definition.get(k) == exact[k] for k in ("normalizer", "pre_tokenizer"))
+
+
+def baai_form(tokenizer: TextTokenizer) -> TiktokenTokenizer:
     """The same vocabulary as a TiktokenTokenizer; see `to_tiktoken`."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        return tokenizer
+    if not isinstance(tokenizer, BpeTokenizer):
+        raise CheckpointError(f"a {type(tokenizer).__name__} has no BAAI form")
     special = tokenizer.special_tokens
     vocab = tokenizer.definition["model"]["vocab"]
     ordinary = {i: token for token, i in vocab.items() if token not in special}
@@ -150,6 +175,24 @@ def split_piece(piece: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
             raise CheckpointError(f"no sequence of merges makes {piece!r} (rank {limit})")
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
+
+
+def _with_placeholder(tokenizer: BpeTokenizer) -> BpeTokenizer:
+    """The same tokenizer with <|extra_0|> named <image>, which HF processors look for."""
+    if REPLACED_NAME not in tokenizer.special_tokens:
+        return tokenizer
+    definition = dict(tokenizer.definition)
+    names = {REPLACED_NAME: IMAGE_PLACEHOLDER}
+    added = definition["added_tokens"]
+    definition["added_tokens"] = [
+        token | {"content": names.get(token["content"], token["content"])} for token in added
+    ]
+    vocab = definition["model"]["vocab"]
+    renamed = {names.get(token, token): token_id for token, token_id in vocab.items()}
+    definition["model"] = definition["model"] | {"vocab": renamed}
+    special = {names.get(name, name): i for name, i in tokenizer.special_tokens.items()}
+    config = (tokenizer.config or {}) | _transformers_config(special, "exact")
+    return BpeTokenizer.from_definition(definition, config)
 
 
 def _definition(
