@@ -1,0 +1,56 @@
+"""`dromaius train recipe.toml`: train what the recipe describes, resuming where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dromaius.training.loop import Report
+
+
+def train(recipe: Path) -> None:
+    """Train what a recipe describes; run again, it goes on where it stopped.
+
+    Progress goes to stderr, the folder of the result to stdout.
+    """
+    from rich.console import Console
+
+    from dromaius.training.loop import Interrupted, run
+    from dromaius.training.metrics import Recorder
+    from dromaius.training.recipe import read_recipe
+    from dromaius.training.tasks import make_plan
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    content = read_recipe(Path(recipe))
+    plan = make_plan(content)
+    record = Recorder(Path(plan.loop.out))
+
+    def report(progress: Report) -> None:
+        record(progress)
+        console.print(describe(progress))
+
+    try:
+        run(plan.task, plan.loop, plan.optimizer, content, report)
+    except Interrupted as stop:
+        console.print(str(stop))
+        raise SystemExit(130) from None
+    finally:
+        record.close()
+    print(plan.loop.out)
+
+
+def describe(report: Report) -> str:
+    """One line: "step 40/900  0:01:12, 0:25:48 to go  12.3 items/s  loss 0.345 ..."."""
+    figures = dict(report.figures)
+    speed = figures.pop("items/s", 0.0)
+    figures.pop("cpu_seconds", None)
+    rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    times = f"{clock(report.seconds)}, {clock(report.remaining)} to go"
+    return f"step {report.step}/{report.steps}  {times}  {speed:.1f} items/s  {rest}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

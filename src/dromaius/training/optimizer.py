@@ -1,0 +1,143 @@
+"""Muon for the weight matrices of the blocks, AdamW for everything else.
+
+Muon (K. Jordan 2024, https://kellerjordan.github.io/posts/muon; scale of arXiv 2502.16982): the
+momentum of a matrix is replaced by the nearest matrix with orthogonal rows or columns.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dromaius.models.emu3.config import Section
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: singular values end in 0.7..1.2
+
+
+@dataclass(frozen=True)
+class OptimizerSettings(Section):
+    """Rates and decays; `warmup` in steps, `final` as a share of the peak rate."""
+
+    muon_lr: float
+    adamw_lr: float
+    muon_weight_decay: float = 0.0
+    adamw_weight_decay: float = 0.01
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 60
+    final: float = 0.02
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Nearly orthogonal matrices of the same row and column spaces: [N,R,C] -> bfloat16 [N,R,C].
+
+    Newton-Schulz iteration in bfloat16; the singular values come out between about 0.7 and 1.2.
+    """
+    a, b, c = _QUINTIC
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, scaled by 0.2 * sqrt(max(rows, columns)).
+
+    A convolution's weight [out,in,...] counts as the matrix [out, in*...]. Matrices of one shape
+    go through the iteration together.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch's stub returns the closure's loss
+        for group in self.param_groups:
+            shapes: dict[tuple[int, int], list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault((p.shape[0], p[0].numel()), []).append(p)
+            for (rows, columns), params in shapes.items():
+                updates = [self._momentum(p, group["momentum"]) for p in params]
+                steps = orthogonalise(torch.stack(updates).view(-1, rows, columns))
+                scale = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                for p, update in zip(params, steps, strict=True):
+                    p.mul_(1.0 - group["lr"] * group["weight_decay"])
+                    p.add_(update.reshape(p.shape).to(p.dtype), alpha=-scale)
+
+    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
+        """Nesterov's look ahead of the running average of gradients."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        average: Tensor = state["momentum"].lerp_(p.grad, 1.0 - momentum)  # type: ignore[arg-type]  # a gradient is there
+        return p.grad.lerp(average, momentum)  # type: ignore[union-attr]  # a gradient is there
+
+
+def is_matrix(name: str, module: nn.Module) -> bool:
+    """Whether a module's weight is Muon's: linear and convolution layers, not the output head."""
+    return isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and name != "lm_head"
+
+
+def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
+    """[Muon over matrices and convolutions, AdamW over embeddings, head, norms and biases]."""
+    matrices = {id(m.weight) for name, m in model.named_modules() if is_matrix(name, m)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    s = settings
+    muon = Muon(
+        [p for p in trained if id(p) in matrices], s.muon_lr, s.momentum, s.muon_weight_decay
+    )
+    adamw = torch.optim.AdamW(
+        [p for p in trained if id(p) not in matrices],
+        lr=s.adamw_lr,
+        betas=s.betas,
+        weight_decay=s.adamw_weight_decay,
+    )
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return [muon, adamw]
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Every group's rate becomes `factor` times its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's memory as "parameter name/entry" -> tensor."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        f"{names[id(p)]}/{key}": value
+        for p, entries in optimizer.state.items()
+        for key, value in entries.items()
+    }
+
+
+def load_state_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """What `state_tensors` gave, put back."""
+    params = dict(model.named_parameters())
+    state: dict[str, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        state.setdefault(name, {})[entry] = value
+    for name, entries in state.items():
+        optimizer.state[params[name]] = entries

@@ -1,0 +1,43 @@
+"""Recipes: TOML files, every key of which must be known.
+
+A recipe names its task; the tables below it are the dataclasses of that task.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from dromaius.errors import ConfigError, InputError
+from dromaius.models.emu3.config import Section
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A TOML file as plain data. Raises ConfigError naming the file when it is not TOML."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def read_sections(
+    recipe: dict[str, Any], kinds: dict[str, type[Section]], lists: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The recipe's tables as dataclasses; those in `lists` are arrays of tables.
+
+    Raises ConfigError naming an unknown key, a missing table or a wrong value.
+    """
+    known = {"task", *kinds}
+    if unknown := sorted(set(recipe) - known):
+        raise ConfigError(f"unknown key {unknown[0]} in the recipe (known: {', '.join(sorted(known))})")
+    parts: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if name not in recipe:
+            raise ConfigError(f"the recipe has no table [{name}]")
+        if name in lists:
+            parts[name] = [kind.from_dict(one, f"{name}[{i}]") for i, one in enumerate(recipe[name])]
+        else:
+            parts[name] = kind.from_dict(recipe[name], name)
+    return parts

@@ -1,0 +1,128 @@
+"""Training of the vision tokenizer on still pictures.
+
+Straight-through gradients, commitment, a codebook of running means. Legend: B batch, E size of a
+codebook entry, h/w grid of codes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dromaius.data.order import generator_for
+from dromaius.data.pictures import Pictures, PictureSettings
+from dromaius.models.emu3.config import Section, VisionTokenizerConfig
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.nn.norm import SpatialNorm
+from dromaius.training.codebook import RunningCodebook
+from dromaius.training.export import export_vision_tokenizer
+from dromaius.training.losses import commitment_loss, picture_loss
+from dromaius.training.loop import Shard
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings(Section):
+    """The loss and the codebook's running means."""
+
+    batch: int = 32
+    commitment: float = 0.25
+    decay: float = 0.99
+    dead: float = 0.05
+    """Share of the mean use under which a codebook entry is moved to where it is needed."""
+
+
+class VisionTokenizerTask:
+    """Pictures in, the same pictures out, through a grid of codes."""
+
+    def __init__(
+        self,
+        config: VisionTokenizerConfig,
+        objective: ObjectiveSettings,
+        data: PictureSettings,
+        heldout: PictureSettings,
+        seed: int,
+    ) -> None:
+        self.objective, self.seed = objective, seed
+        self.model = VisionTokenizer(config)
+        init_weights(self.model, generator_for(seed, "init"))
+        self.model.unfreeze()
+        codebook = self.model.quantize.embedding.weight.requires_grad_(False)
+        self.extra = RunningCodebook(codebook, objective.decay, objective.dead)
+        self.pictures, self.heldout = Pictures(data), Pictures(heldout)
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self) -> None:
+        pixels = self.pictures.batch(0, 256, self.seed)
+        with torch.no_grad():
+            vectors = self.model.encode_latents(pixels).movedim(1, -1).flatten(0, -2)
+        self.extra.start(vectors, generator_for(self.seed, "codebook"))
+
+    def batch(self, index: int, shard: Shard) -> Tensor:
+        pixels = self.pictures.batch(index, self.objective.batch, self.seed)
+        return pixels[shard.rank :: shard.world]
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+        latents = self.model.encode_latents(batch).float()  # [B,E,1,h,w]
+        with torch.autocast(batch.device.type, enabled=False):
+            vectors = latents.detach().movedim(1, -1)  # [B,1,h,w,E]
+            codes = self.model.quantize(vectors)
+            quantized = self.model.quantize.embedding(codes).movedim(-1, 1)
+            commitment = commitment_loss(latents, quantized)
+            passed = latents + (quantized - latents).detach()  # straight through
+        pixels = self.model.decode_latents(passed, still=True).float()
+        with torch.autocast(batch.device.type, enabled=False):
+            loss = picture_loss(pixels, batch)
+        self._seen.append((vectors.flatten(0, -2), codes.flatten()))
+        figures = {"picture": loss.item(), "commitment": commitment.item(), "items": len(batch)}
+        return loss + self.objective.commitment * commitment, figures
+
+    def after_step(self, step: int) -> None:
+        vectors, codes = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        self._seen.clear()
+        vectors, codes = gather(vectors), gather(codes)
+        self.extra.update(vectors, codes, generator_for(self.seed, "revive", step))
+
+    def evaluate(self) -> dict[str, float]:
+        """PSNR in dB (mean over held-out pictures) and share of the codebook they use."""
+        psnr, used = [], torch.zeros(self.model.config.codebook_size, dtype=torch.bool)
+        with torch.no_grad():
+            for rows in torch.arange(len(self.heldout)).split(64):
+                pixels = self.heldout.plain(rows)
+                codes = self.model.encode(pixels)
+                used[codes.flatten()] = True
+                psnr += peak_signal_to_noise(self.model.decode(codes), pixels).tolist()
+        return {"psnr": sum(psnr) / len(psnr), "codes": used.float().mean().item()}
+
+    def export(self, folder: Path) -> None:
+        export_vision_tokenizer(folder, self.model)
+
+
+def init_weights(model: VisionTokenizer, generator: torch.Generator) -> None:
+    """Fresh weights; spatial norms start close to plain group norms."""
+    model.init_weights(generator)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, SpatialNorm):
+                module.conv_y.weight.mul_(0.1)
+                module.conv_y.bias.fill_(1.0)  # type: ignore[union-attr]  # these have a bias
+                module.conv_b.weight.mul_(0.1)
+
+
+def peak_signal_to_noise(pixels: Tensor, target: Tensor) -> Tensor:
+    """PSNR in dB of each picture, after rounding to the 8 bits a file holds: [B,3,H,W] -> [B]."""
+    levels = [((x.clamp(-1, 1) + 1) * 127.5).round() for x in (pixels, target)]
+    error = (levels[0] - levels[1]).pow(2).flatten(1).mean(1).clamp_min(1e-3)
+    return 10 * torch.log10(255.0**2 / error)
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks; alone: the tensor itself."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    parts: list[Any] = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, tensor)
+    return torch.cat(parts)
+
+
