@@ -2,7 +2,8 @@
 
 Rows of a batch may stand at different positions: each writes at its own slots, and the mask
 (slot <= position) hides whatever lies beyond, be it unwritten, stale or another step's filler.
-Nothing is moved, grown or cleared. Legend: B rows, K key/value heads, S slots, T tokens, D head dim.
+Nothing is moved, grown or cleared.
+Legend: B rows, K key/value heads, S slots, T tokens, D head dim.
 """
 
 from typing import Protocol

@@ -1,7 +1,7 @@
 """Which ids may stand where while a picture is written: an immutable rule, no state, no lists.
 
-Offsets count the tokens after the image header, from 0. A picture of h rows and w columns is
-h rows of w visual ids, each closed by end-of-line, then end-of-frame, end-of-image, end-of-sequence.
+Offsets count the tokens after the image header, from 0. A picture is h rows of w visual ids, each
+closed by end-of-line, then end-of-frame, end-of-image and end-of-sequence.
 """
 
 from dataclasses import dataclass

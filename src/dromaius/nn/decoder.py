@@ -20,18 +20,28 @@ from dromaius.nn.rope import RopeParameters, RotaryEmbedding
 class DecoderConfig(Protocol):
     """The numbers a decoder is built from (LLaMA's configuration names)."""
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    hidden_act: str
-    rms_norm_eps: float
-    attention_bias: bool
-    mlp_bias: bool
-    attention_dropout: float
-    embedding_dropout: float
-
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def rms_norm_eps(self) -> float: ...
+    @property
+    def attention_bias(self) -> bool: ...
+    @property
+    def mlp_bias(self) -> bool: ...
+    @property
+    def attention_dropout(self) -> float: ...
+    @property
+    def embedding_dropout(self) -> float: ...
     @property
     def key_value_heads(self) -> int: ...
     @property

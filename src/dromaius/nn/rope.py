@@ -130,7 +130,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention_scale(rope: RopeParameters) -> float:
-    """The factor on cos and sin: 1, except for yarn (arXiv 2309.00071) and longrope (2402.13753)."""
+    """The factor on cos and sin: 1, but for yarn (arXiv 2309.00071) and longrope (2402.13753)."""
     if rope.rope_type not in ("yarn", "longrope"):
         return 1.0
     if rope.attention_factor is not None:

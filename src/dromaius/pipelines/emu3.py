@@ -31,7 +31,7 @@ CAPTION_QUESTION = "Please describe the image"
 
 @dataclass
 class Emu3:
-    """Draws pictures from text, answers questions about pictures, turns both into codes and back."""
+    """Draws pictures, answers questions about them, turns them into codes and back."""
 
     config: Emu3Config
     language_model: LanguageModel | None
@@ -113,10 +113,10 @@ class Emu3:
     ) -> Image.Image | list[Image.Image]:
         """Draw one picture, or many in one batch.
 
-        `height`, `width`, `ratio`, `negative_prompt`, `guidance` and `seed` are one value, or a list
-        with one entry per prompt. None takes the checkpoint's generation settings. The prompt is
-        never altered. Noise is a function of (seed, place, id), so a picture is the same alone and
-        in a batch.
+        `height`, `width`, `ratio`, `negative_prompt`, `guidance` and `seed` are one value, or a
+        list with one entry per prompt. None takes the checkpoint's generation settings. The prompt
+        is never altered. Noise is a function of (seed, place, id), so a picture is the same alone
+        and in a batch.
 
         Args:
             prompt: what to draw; a list draws a batch.
@@ -138,13 +138,21 @@ class Emu3:
         Raises:
             InputError: a size, number or list that cannot be used.
         """
-        drawing = None
-        for drawing in self.stream_image(
-            prompt, height, width, ratio, area, negative_prompt, guidance, top_k, top_p, min_p,
-            temperature, seed, n,
-        ):  # fmt: skip
-            pass
-        assert drawing is not None  # every picture takes at least one step
+        *_, drawing = self.stream_image(
+            prompt,
+            height,
+            width,
+            ratio,
+            area,
+            negative_prompt,
+            guidance,
+            top_k,
+            top_p,
+            min_p,
+            temperature,
+            seed,
+            n,
+        )
         pictures = drawing.pictures()
         return pictures[0] if isinstance(prompt, str) and n == 1 else pictures
 

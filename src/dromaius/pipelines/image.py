@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -23,7 +23,6 @@ from dromaius.models.emu3.prompt import check_grid, generation_grid, generation_
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
 
-Value = TypeVar("Value")
 UNDRAWN_GREY = (127, 127, 127)
 
 
@@ -116,8 +115,8 @@ def stream_images(
     for index in range(count * n):
         p = index // n
         grid = _grid(model, heights[p], widths[p], ratios[p] or "1:1", area)
-        scale = settings.guidance if guides[p] is None else float(guides[p] or 0.0)
-        negative = settings.negative_prompt if negatives[p] is None else str(negatives[p])
+        scale = settings.guidance if guides[p] is None else float(guides[p])
+        negative = settings.negative_prompt if negatives[p] is None else negatives[p]
         records.append(
             Record(
                 prompts[p],
@@ -186,13 +185,13 @@ def _grid(
     )
 
 
-def _each(value: Value | Sequence[Value], count: int, name: str) -> list[Value | None]:
+def _each(value: Any, count: int, name: str) -> list[Any]:
     """One value for all prompts, or a list with one entry per prompt."""
     if isinstance(value, (list, tuple)):
         if len(value) != count:
             raise InputError(f"{name} has {len(value)} entries for {count} prompts")
         return list(value)
-    return [value] * count  # type: ignore[list-item]  # not a list: a single value
+    return [value] * count
 
 
 def _seeds(seed: int | Sequence[int] | None, count: int, n: int) -> list[int]:

@@ -30,7 +30,7 @@ def stream_answer(
     max_new_tokens: int | None = None,
 ) -> Iterator[str]:
     """Answer a question about one or more pictures; yields pieces of text as they come."""
-    given = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
+    given: list[Any] = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     if not isinstance(question, str):
         raise InputError(f"a question must be a text, got {type(question).__name__}")
     codes = [_codes(model, picture) for picture in given]

@@ -35,7 +35,7 @@ class Section:
             raise ConfigError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload,no-any-return]  # subclasses are dataclasses
+        return asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
 
 
 def _require_positive(section: object, *names: str) -> None:

@@ -207,19 +207,18 @@ def vocabulary_from_map(
     }
     if missing := [name for name in roles.values() if name not in names]:
         raise ConfigError(f"vocabulary_map lacks {missing[0]}")
-    special = {f"{k}_token_id": ids.get(f"{k}_token_id") for k in ("pad", "bos", "eos")}
-    if isinstance(special["eos_token_id"], list):
-        special["eos_token_id"] = special["eos_token_id"][0]
-    plain = {k: getattr(VocabularyConfig(), k) for k in ("pad", "bos", "eos")}
+    given = {role: first_id(ids.get(f"{role}_token_id")) for role in ("pad", "bos", "eos")}
     return VocabularyConfig(
-        **{
-            k: plain[k] if special[f"{k}_token_id"] is None else special[f"{k}_token_id"]
-            for k in plain
-        },
+        **{role: token_id for role, token_id in given.items() if token_id is not None},
         **{role: names[name] for role, name in roles.items()},
         visual_start=start,
         codebook_size=min(len(visual), codebook_size),
     )
+
+
+def first_id(value: Any) -> int | None:
+    """An id of a configuration; where a list stands (several ends), the first."""
+    return value[0] if isinstance(value, list) else value
 
 
 def _without_none(values: dict[str, Any], keep: str = "") -> dict[str, Any]:

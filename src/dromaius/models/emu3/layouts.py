@@ -1,13 +1,13 @@
 """The folders an Emu3 checkpoint can lie in, read into one `Emu3Config`.
 
-| layout        | config.json                      | tensors                                        |
-|---------------|----------------------------------|------------------------------------------------|
-| dromaius      | "format": "dromaius"             | language_model.*, vision_tokenizer.*           |
-| baai          | "model_type": "Emu3"             | the language model alone, LLaMA names          |
-| baai-vision   | "model_type": "Emu3VisionVQ"     | the vision tokenizer alone, MoVQ names         |
-| hf            | "model_type": "emu3"             | text_model.*, vqmodel.*                        |
-| hf-text       | "model_type": "emu3_text_model"  | the language model alone, LLaMA names          |
-| hf-vision     | "model_type": "emu3_vqgan"       | the vision tokenizer alone, -hf names          |
+| layout      | config.json                     | tensors                                       |
+|-------------|---------------------------------|-----------------------------------------------|
+| dromaius    | "format": "dromaius"            | language_model.*, vision_tokenizer.*          |
+| baai        | "model_type": "Emu3"            | the language model alone, LLaMA names         |
+| baai-vision | "model_type": "Emu3VisionVQ"    | the vision tokenizer alone, MoVQ names        |
+| hf          | "model_type": "emu3"            | text_model.*, vqmodel.*                       |
+| hf-text     | "model_type": "emu3_text_model" | the language model alone, LLaMA names         |
+| hf-vision   | "model_type": "emu3_vqgan"      | the vision tokenizer alone, -hf names         |
 """
 
 import json
@@ -158,10 +158,8 @@ def _published_ids(data: dict[str, Any], vocab_size: int) -> VocabularyConfig:
         "end_of_line": "eol_token_id",
         "end_of_frame": "eof_token_id",
     }
-    given = {role: data[name] for role, name in names.items() if data.get(name) is not None}
-    if isinstance(given.get("eos"), list):
-        given["eos"] = given["eos"][0]
-    ids = VocabularyConfig(**given)
+    given = {role: dialects.first_id(data.get(name)) for role, name in names.items()}
+    ids = VocabularyConfig(**{role: i for role, i in given.items() if i is not None})
     start = ids.image_end + 1
     return replace(ids, visual_start=start, codebook_size=vocab_size - start)
 
