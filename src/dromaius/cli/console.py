@@ -1,0 +1,143 @@
+"""What a person sees: results on stdout, progress and remarks on stderr."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from dromaius.pipelines.emu3 import Emu3
+
+
+def printable(text: str) -> str:
+    """The text with control characters shown, not sent: a file's words cannot drive a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: object) -> str:
+    """The text on one line, printable."""
+    return printable(" ".join(str(text).split()))
+
+
+def result(text: str) -> None:
+    """Writes a line to stdout at once."""
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()
+
+
+def result_json(value: dict[str, Any]) -> None:
+    """Writes one JSON object on a line of its own to stdout at once."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def remark(text: object) -> None:
+    """Writes one line to stderr. A closed stderr is no reason to stop."""
+    try:
+        sys.stderr.write(f"dromaius: {one_line(text)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+@contextmanager
+def status(doing: str, quiet: bool) -> Iterator[None]:
+    """Shows on a terminal what is being done for as long as it lasts; elsewhere nothing."""
+    if quiet or not _is_terminal():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(doing)):
+        yield
+
+
+def load_model(
+    source: str,
+    vision_tokenizer: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    quiet: bool = False,
+) -> "Emu3":
+    """`dromaius.load` with a sign of life on a terminal."""
+    import dromaius
+
+    with status(f"loading {one_line(source)}", quiet):
+        return dromaius.load(source, vision_tokenizer, device=device, dtype=dtype)
+
+
+class Meter:
+    """Progress of one piece of work: a bar with ETA on a terminal, elsewhere silence.
+
+    `unit` is what is counted, as in "tokens"; `rate` and `seconds` are for the remark at the end.
+    """
+
+    def __init__(self, doing: str, unit: str, quiet: bool) -> None:
+        self.doing, self.unit = doing, unit
+        self.done = 0.0
+        self._start = time.perf_counter()
+        self._bar: Progress | None = _new_bar() if not quiet and _is_terminal() else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self.doing, total=None, rate="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float, total: float | None, doing: str | None = None) -> None:
+        """Sets how much is done and how much there is; None where that is unknown."""
+        self.done = done
+        if self._bar is not None:
+            rate = f"{self.rate:,.0f} {self.unit}/s"
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=total,
+                rate=rate,
+                description=doing or self.doing,
+            )
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the start."""
+        return self.done / max(self.seconds, 1e-9)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _new_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        Remaining(),
+        TextColumn("{task.fields[rate]}"),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # else results would vanish
+    )

@@ -1,0 +1,88 @@
+"""`dromaius convert`: a checkpoint in another layout."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dromaius.cli import console, options
+
+
+class Layout(StrEnum):
+    """The layouts that can be written."""
+
+    dromaius = "dromaius"
+    baai = "baai"
+    hf = "hf"
+
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help='"nano", a folder, or a hub id.')]
+Destination = Annotated[
+    Path, typer.Argument(metavar="DEST", help="The folder to write; a new or empty one.")
+]
+To = Annotated[
+    Layout,
+    typer.Option("--to", help="Our own layout, BAAI's (two folders), or transformers' (-hf)."),
+]
+VisionDestination = Annotated[
+    Path | None,
+    typer.Option("--vision-dest", help="Folder of the vision tokenizer, for --to baai."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="The language model's new type: float32, bfloat16, float16. Default: as is."),
+]
+ShardSize = Annotated[
+    str | None, typer.Option(help="Largest file of weights, as in 5GB or 500MB. Default: 5GB.")
+]
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def convert(
+    source: Source,
+    destination: Destination,
+    to: To = Layout.dromaius,
+    vision_tokenizer: options.VisionTokenizer = None,
+    vision_destination: VisionDestination = None,
+    dtype: Dtype = None,
+    shard_size: ShardSize = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a checkpoint in another layout, tensor for tensor; print the folder."""
+    size = {} if shard_size is None else {"max_shard_size": bytes_of(shard_size)}
+    from dromaius.models.emu3.convert import convert as convert_checkpoint
+
+    with console.Meter("converting", "tensors", quiet) as meter:
+        convert_checkpoint(
+            source,
+            destination,
+            to.value,
+            vision_tokenizer=vision_tokenizer,
+            vision_destination=vision_destination,
+            dtype=dtype,
+            progress=meter.update,
+            **size,
+        )
+    folders = [str(folder) for folder in (destination, vision_destination) if folder is not None]
+    if as_json:
+        console.result_json({"folders": folders, "layout": to.value})
+    else:
+        console.result("\n".join(folders))
+    if not quiet:
+        console.remark(f"{to.value} layout written in {meter.seconds:.1f} s")
+
+
+def bytes_of(text: str) -> int:
+    """ "500MB" -> 500000000. Raises BadParameter."""
+    number = text.upper().rstrip("BKMG")
+    unit = text.upper()[len(number) :]
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size < 1:
+        raise typer.BadParameter(f"--shard-size must look like 5GB or 500MB, got {text!r}")
+    return size

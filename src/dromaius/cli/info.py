@@ -1,0 +1,64 @@
+"""`dromaius info`: what a model is, or how a picture was made."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dromaius.cli import console, options
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help='"nano", a model folder, a hub id, or a picture (.png).'),
+]
+
+
+def info(
+    source: Source,
+    vision_tokenizer: options.VisionTokenizer = None,
+    as_json: options.Json = False,
+) -> None:
+    """Describe a model (family, sizes, settings, hash), or say how a picture was made."""
+    facts = _picture(source) if Path(source).is_file() else _model(source, vision_tokenizer)
+    if as_json:
+        console.result_json(facts)
+    else:
+        console.result("\n".join(_lines(facts)))
+
+
+def _model(source: str, vision_tokenizer: str | None) -> dict[str, Any]:
+    return console.load_model(source, vision_tokenizer, device="cpu").describe()
+
+
+def _picture(path: str) -> dict[str, Any]:
+    from dromaius.errors import InputError
+    from dromaius.io.provenance import read_provenance
+
+    made = read_provenance(path)
+    if made is None:
+        raise InputError(f"{path} does not say how it was made")
+    return asdict(made)
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    """`name: value` lines; a table within is indented. Line ends in a value do not end its line."""
+    lines = []
+    for name, value in facts.items():
+        label = f"{indent}{name.replace('_', ' ')}:"
+        if isinstance(value, Mapping):
+            if name == "parameters":  # long numbers that are read as amounts
+                value = {k: f"{v:,}" if isinstance(v, int) else v for k, v in value.items()}
+            lines += [label, *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{label} {_shown(value)}".rstrip())
+    return lines
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return console.one_line(value)

@@ -1,0 +1,24 @@
+"""The flags that several verbs share, each written once, so that they are the same everywhere."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help='The model: "nano", a folder, or a hub id.')
+]
+VisionTokenizer = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub id of the vision tokenizer, where the model lacks its own."),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ... Default: the first GPU, else the CPU.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or float16. Default: bfloat16 on a GPU, else float32."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, one object a line.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Nothing on stderr but warnings and errors.")
+]
