@@ -37,12 +37,12 @@ def uniform(seeds: Tensor, positions: Tensor, ids: Tensor) -> Tensor:
     """Noise in (0, 1) for every id: seeds [B], positions [B], ids [V] -> float64 [B,V].
 
     With m the SplitMix64 finaliser and all sums modulo 2^64:
-    h = m(m(m(seed + G) + position * P) + id * G); the result is (h >> 11, plus a half) / 2^53,
-    where G = 0x9E3779B97F4A7C15 and P = 0xD1B54A32D192ED03.
+    h = m(m(m(seed + G) + position * P) + id * G); the result is (h >> 12, plus a half) / 2^52,
+    where G = 0x9E3779B97F4A7C15 and P = 0xD1B54A32D192ED03. 53 significant bits: never rounded.
     """
     row = _mix(_mix(seeds + _signed(_GOLDEN)) + positions * _signed(_POSITION))  # [B]
     h = _mix(row[:, None] + ids * _signed(_GOLDEN))  # [B,V]
-    return (_shift_right(h, 11).double() + 0.5) * 2.0**-53
+    return (_shift_right(h, 12).double() + 0.5) * 2.0**-52
 
 
 def gumbel(seeds: Tensor, positions: Tensor, ids: Tensor) -> Tensor:
