@@ -121,7 +121,7 @@ def test_uniform_in_every_direction() -> None:
 
 
 def test_neighbours_do_not_follow_each_other() -> None:
-    """Correlation of noise one seed, position or id apart is within 4.5 standard deviations of 0."""
+    """Noise one seed, position or id apart: no correlation beyond 4.5 standard deviations."""
     count = 40_000
     base = torch.arange(count)
     here = uniform(base, base % 97, torch.tensor([11, 12]))
