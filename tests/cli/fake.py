@@ -56,7 +56,7 @@ class Tokenizer:
 
 class FakeModel:
     name, hash = "fake", "0123abcd"
-    tokenizer = Tokenizer()
+    folders = ()
 
     def __init__(self, calls: list[dict[str, Any]]) -> None:
         self.calls = calls
@@ -88,12 +88,15 @@ class FakeModel:
             "temperature": given["temperature"],
         }
 
+    def require_tokenizer(self) -> Tokenizer:
+        return Tokenizer()
+
     def stream_answer(
         self, images: list[Image.Image], question: str, max_new_tokens: int | None = None
     ) -> Iterator[str]:
         fail()
         sizes = " and ".join(f"{image.width}x{image.height}" for image in images)
-        for word in ["You", f" asked {question}", f" about {sizes}.\x1b[2J"][:max_new_tokens]:
+        for word in ["You", f" asked {question}", f" about {sizes}.\x1b[2J \n"][:max_new_tokens]:
             time.sleep(float(os.environ.get("FAKE_DELAY", 0)))
             yield word
 
@@ -107,7 +110,8 @@ class FakeModel:
         return self.image.resize((width * 8, height * 8)).point(lambda v: min(v + 1, 255))
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "fake", "parameters": {"language_model": 1234567}, "hash": self.hash}
+        amounts = {"language_model": 1234567}
+        return {"name": "fake", "parameters": amounts, "hash": self.hash, "device": "meta"}
 
 
 def fail() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dromaius.cli.convert import bytes_of
@@ -116,7 +117,7 @@ def test_equal_pictures_are_still_json(cli: Cli, tmp_path: Path) -> None:
 def test_info_of_a_model(cli: Cli) -> None:
     assert json.loads(cli("info", "nano", "--json").out)["hash"] == "0123abcd"
     assert cli("info", "nano").out == (
-        "name: fake\nparameters:\n  language model: 1,234,567\nhash: 0123abcd\n"
+        "name: fake\nparameters:\n  language model: 1,234,567\nhash: 0123abcd\ndtype:\n"
     )
 
 
@@ -134,9 +135,10 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands in for `models.emu3.convert`; holds the arguments it was given."""
     given: list[Any] = []
 
-    def convert(source: str, destination: Path, layout: str, **named: Any) -> None:
+    def convert(source: str, destination: Path, layout: str, **named: Any) -> list[Path]:
         named.pop("progress")(1, 2)
         given.append((source, destination, layout, named))
+        return [destination, Path("beside")]
 
     module = ModuleType("dromaius.models.emu3.convert")
     module.convert = convert  # type: ignore[attr-defined]  # a module made for this test
@@ -147,21 +149,22 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_convert_passes_on_what_is_said(cli: Cli, converted: list[Any]) -> None:
     flags = "--to baai --vision-dest vq --vision-tokenizer v --dtype bfloat16 --shard-size 500MB"
     done = cli("convert", "nano", "out", *flags.split())
-    assert (done.code, done.out) == (0, "out\nvq\n")
+    assert (done.code, done.out) == (0, "out\nbeside\n")
     named = {
         "vision_tokenizer": "v",
         "vision_destination": Path("vq"),
-        "dtype": "bfloat16",
+        "dtype": torch.bfloat16,
         "max_shard_size": 500_000_000,
     }
     assert converted == [("nano", Path("out"), "baai", named)]
     row = json.loads(cli("convert", "nano", "out", "--json").out)
-    assert row == {"folders": ["out"], "layout": "dromaius"}
+    assert row == {"folders": ["out", "beside"], "layout": "dromaius"}
 
 
 def test_convert_errors(cli: Cli, converted: list[Any]) -> None:
     assert cli("convert", "nano").code == 2
     assert "'dromaius', 'baai'" in cli("convert", "nano", "out", "--to", "onnx").error
+    assert "'float32', 'bfloat16'" in cli("convert", "nano", "out", "--dtype", "int3").error
     assert "--shard-size must look like 5GB" in cli("convert", "a", "b", "--shard-size", "x").error
     assert converted == []
 

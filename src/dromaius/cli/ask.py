@@ -43,9 +43,9 @@ def ask(
     loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
     start = time.perf_counter()
     pieces = loaded.stream_answer(images, question, max_new_tokens=max_tokens)
-    answer = "".join(pieces if as_json else _shown(pieces))
+    answer = "".join(pieces if as_json else _shown(pieces)).rstrip()
     seconds = time.perf_counter() - start
-    tokens = len(loaded.tokenizer.encode(answer))
+    tokens = len(loaded.require_tokenizer().encode(answer))
     if as_json:
         console.result_json(
             {
@@ -63,11 +63,17 @@ def ask(
 
 def _shown(pieces: Iterator[str]) -> Iterator[str]:
     """The pieces, each written to stdout as it passes; the line is ended whatever happens."""
+    started, blank = False, ""  # blank: white space that is written once a word follows
     try:
         for piece in pieces:
-            sys.stdout.write(console.printable(piece))
+            text = blank + piece
+            words = text.rstrip()
+            blank = text[len(words) :]
+            sys.stdout.write(console.printable(words))
             sys.stdout.flush()
+            started = True
             yield piece
     finally:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        if started:
+            sys.stdout.write("\n")
+            sys.stdout.flush()

@@ -17,9 +17,17 @@ class Layout(StrEnum):
     hf = "hf"
 
 
+class Number(StrEnum):
+    """The types that weights are written in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help='"nano", a folder, or a hub id.')]
 Destination = Annotated[
-    Path, typer.Argument(metavar="DEST", help="The folder to write; a new or empty one.")
+    Path, typer.Argument(metavar="DEST", help="The folder to write; it must not exist yet.")
 ]
 To = Annotated[
     Layout,
@@ -27,11 +35,13 @@ To = Annotated[
 ]
 VisionDestination = Annotated[
     Path | None,
-    typer.Option("--vision-dest", help="Folder of the vision tokenizer, for --to baai."),
+    typer.Option(
+        "--vision-dest",
+        help="Folder of the vision tokenizer, for --to baai. Default: DEST-VisionTokenizer.",
+    ),
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option(help="The language model's new type: float32, bfloat16, float16. Default: as is."),
+    Number | None, typer.Option(help="The language model's new type. Default: bit for bit.")
 ]
 ShardSize = Annotated[
     str | None, typer.Option(help="Largest file of weights, as in 5GB or 500MB. Default: 5GB.")
@@ -51,28 +61,30 @@ def convert(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a checkpoint in another layout, tensor for tensor; print the folder."""
+    """Write a checkpoint in another layout, tensor for tensor; print its folders."""
     size = {} if shard_size is None else {"max_shard_size": bytes_of(shard_size)}
+    import torch
+
     from dromaius.models.emu3.convert import convert as convert_checkpoint
 
-    with console.Meter("converting", "tensors", quiet) as meter:
-        convert_checkpoint(
+    with console.Meter("converting", "MB", quiet) as meter:
+        folders = convert_checkpoint(
             source,
             destination,
             to.value,
             vision_tokenizer=vision_tokenizer,
             vision_destination=vision_destination,
-            dtype=dtype,
-            progress=meter.update,
+            dtype=None if dtype is None else getattr(torch, dtype.value),
+            progress=lambda done, total: meter.update(done / 1e6, total / 1e6),
             **size,
         )
-    folders = [str(folder) for folder in (destination, vision_destination) if folder is not None]
     if as_json:
-        console.result_json({"folders": folders, "layout": to.value})
+        console.result_json({"folders": [str(folder) for folder in folders], "layout": to.value})
     else:
-        console.result("\n".join(folders))
+        for folder in folders:
+            console.result(str(folder))
     if not quiet:
-        console.remark(f"{to.value} layout written in {meter.seconds:.1f} s")
+        console.remark(f"{meter.done:,.0f} MB in {meter.seconds:.1f} s")
 
 
 def bytes_of(text: str) -> int:

@@ -171,10 +171,10 @@ def _draw(
     meter: console.Meter,
 ) -> "Drawing":
     """Draws one batch to the end. Ctrl-C writes what there is and goes on up."""
-    before, drawing = meter.done, None
+    before, cells, drawing = meter.done, 0, None
     try:
         for drawing in model.stream_image(**_arguments(specs), **asdict(sampling)):
-            cells = sum(codes.numel() for codes in drawing.codes)
+            cells = cells or sum(codes.numel() for codes in drawing.codes)
             done = cells * drawing.step / max(drawing.steps, 1)
             meter.update(before + done, before + cells)
     except KeyboardInterrupt:

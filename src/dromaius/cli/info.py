@@ -29,7 +29,15 @@ def info(
 
 
 def _model(source: str, vision_tokenizer: str | None) -> dict[str, Any]:
-    return console.load_model(source, vision_tokenizer, device="cpu").describe()
+    """What the model says of itself; on the meta device, so no weights are read into memory."""
+    from dromaius.io.checkpoint import list_tensors
+
+    model = console.load_model(source, vision_tokenizer, device="meta")
+    stored = {info.dtype for folder in model.folders for info in list_tensors(folder).values()}
+    names = sorted(str(dtype).removeprefix("torch.") for dtype in stored if dtype.is_floating_point)
+    facts = model.describe()
+    del facts["device"]
+    return facts | {"dtype": " and ".join(names)}
 
 
 def _picture(path: str) -> dict[str, Any]:

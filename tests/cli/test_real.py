@@ -1,0 +1,239 @@
+"""The verbs with a real model: a tiny random checkpoint in our own layout, loaded from disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import dromaius
+from dromaius.cli import main
+from dromaius.io.shards import save_sharded
+from dromaius.models.emu3 import config as emu3
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.tokenizers.convert import train_bpe
+from tests.cli.conftest import Cli, Outcome, command, start
+from tests.cli.test_manners import interrupt
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<img>", "<boi>", "<eoi>", "<eol>", "<eof>"]
+CODES = 64
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, pictures of 32x32 pixels in 4x4 codes; it answers with random words."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = train_bpe(["a red apple", "What is in the image?"] * 4, 300, SPECIAL)
+    tokenizer.save(folder)
+    ids = [tokenizer.special_tokens[name] for name in SPECIAL]
+    start_of_codes = tokenizer.vocab_size
+    config = emu3.Emu3Config(
+        language_model=emu3.LanguageModelConfig(
+            vocab_size=start_of_codes + CODES,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=400,
+        ),
+        vision_tokenizer=emu3.VisionTokenizerConfig(
+            codebook_size=CODES, ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1
+        ),
+        vocabulary=emu3.VocabularyConfig(*ids[:6], *ids[6:], start_of_codes, CODES),
+        image=emu3.ImageSettings(min_pixels=32 * 32, max_pixels=64 * 64, image_area=32 * 32),
+        generation=emu3.GenerationSettings(max_new_tokens=12),
+    )
+    torch.manual_seed(1)
+    assert config.language_model is not None and config.vision_tokenizer is not None
+    halves = {
+        "language_model": LanguageModel(config.language_model),
+        "vision_tokenizer": VisionTokenizer(config.vision_tokenizer),
+    }
+    tensors = {
+        f"{half}.{name}": tensor
+        for half, module in halves.items()
+        for name, tensor in module.state_dict().items()
+    }
+    save_sharded(tensors, folder)
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
+    return folder
+
+
+@pytest.fixture
+def real(
+    checkpoint: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Cli:
+    """Runs a verb in this process, in an empty folder, with the tiny checkpoint."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(verb: str, *arguments: str) -> Outcome:
+        capfdbinary.readouterr()
+        model = [] if verb in ("info", "convert") else ["-m", str(checkpoint)]
+        code = main.run([verb, *arguments, *model])
+        out, err = capfdbinary.readouterr()
+        return Outcome(code, out, err.decode())
+
+    return run
+
+
+def test_a_drawn_picture_is_what_the_library_draws(
+    real: Cli, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = real("image", "a red apple", "--seed", "7", "-o", "a.png")
+    assert done.code == 0, done.err
+    expected = dromaius.load(checkpoint).generate_image("a red apple", seed=7)
+    assert isinstance(expected, Image.Image)
+    with Image.open(tmp_path / "a.png") as found:
+        assert found.size == (32, 32) and np.array_equal(np.asarray(found), np.asarray(expected))
+    real("image", "a red apple", "--seed", "7", "-o", "b.png")
+    real("image", "a red apple", "--seed", "8", "-o", "c.png")
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_a_picture_of_a_mixed_batch_is_the_same_alone(real: Cli, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a red apple", "seed": 3, "height": 24, "width": 40, "guidance": 2.0},
+        {"prompt": "an image", "seed": 9, "ratio": "1:2", "negative_prompt": "red"},
+        {"prompt": "what", "seed": 4},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = real("image", "--prompts", "p.jsonl", "-o", "batch", "-q")
+    assert done.code == 0, done.err
+    flags = [
+        ["a red apple", "--seed", "3", "--size", "40x24", "--guidance", "2"],
+        ["an image", "--seed", "9", "--ratio", "1:2", "--negative", "red"],
+        ["what", "--seed", "4"],
+    ]
+    for path, alone in zip(done.out.splitlines(), flags, strict=True):
+        assert real("image", *alone, "-o", "alone.png", "-q").code == 0
+        assert (tmp_path / path).read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+def test_what_a_picture_says_of_itself_draws_it_again(
+    real: Cli, checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = ["--top-k", "20", "--min-p", "0.01", "--temperature", "0.9", "--ratio", "3:2"]
+    real("image", "a red apple", "-o", "a.png", *flags)
+    made = json.loads(real("info", "a.png", "--json").out)
+    model = dromaius.load(checkpoint)
+    assert (made["model"], made["model_hash"]) == (model.name, model.hash)
+    keys = ("prompt", "negative_prompt", "seed", "height", "width")
+    again = model.generate_image(**{key: made[key] for key in keys}, **made["sampler"])
+    with Image.open(tmp_path / "a.png") as found:
+        assert np.array_equal(np.asarray(found), np.asarray(again))
+
+
+def test_the_answer_is_the_library_s(real: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    Image.effect_mandelbrot((48, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "m.png")
+    model = dromaius.load(checkpoint)
+    expected = model.answer(Image.open(tmp_path / "m.png"), "What is it?")
+    assert json.loads(real("ask", "m.png", "What is it?", "--json").out)["answer"] == expected
+    streamed = real("ask", "m.png", "What is it?", "-q")
+    assert (streamed.code, streamed.err) == (0, "")
+    two = model.answer([tmp_path / "m.png"] * 2, "Same?", max_new_tokens=3)
+    given = ["m.png", "m.png", "Same?", "--max-tokens", "3", "--json"]
+    assert json.loads(real("ask", *given).out)["answer"] == two
+
+
+def test_reconstruct_is_encode_and_decode(real: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    Image.effect_mandelbrot((48, 40), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "m.png")
+    row = json.loads(real("reconstruct", "m.png", "-o", "again.png", "--json").out)
+    model = dromaius.load(checkpoint)
+    codes = model.encode_image(Image.open(tmp_path / "m.png"))
+    again = np.asarray(model.decode_image(codes))
+    with Image.open(tmp_path / "again.png") as found:
+        assert np.array_equal(np.asarray(found), again)
+    original = np.asarray(Image.open(tmp_path / "m.png")).astype(float)
+    by_hand = 10 * np.log10(255**2 / ((original - again) ** 2).mean())
+    assert row["psnr"] == pytest.approx(by_hand, abs=1e-3)
+    assert (row["rows"], row["columns"]) == (5, 6)
+
+
+def test_info_tells_what_lies_on_disk(real: Cli, checkpoint: Path) -> None:
+    facts = json.loads(real("info", str(checkpoint), "--json").out)
+    model = dromaius.load(checkpoint)
+    assert (facts["family"], facts["layout"], facts["dtype"]) == ("emu3", "dromaius", "float32")
+    assert facts["hash"] == model.hash and facts["codebook_size"] == CODES
+    assert model.language_model is not None
+    by_hand = sum(p.numel() for p in model.language_model.parameters())
+    assert facts["parameters"]["language_model"] == by_hand
+    assert facts["bytes"] == sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert f"  language model: {by_hand:,}" in real("info", str(checkpoint)).out
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "says"),
+    [
+        ("image", ["x " * 500], "tokens; the model's context is 400"),
+        ("image", ["x", "--size", "30x32"], "width must be a multiple of 8 pixels, got 30"),
+        ("image", ["x", "--size", "16x32"], "too small: each side needs at least 24"),
+        ("image", ["x", "--ratio", "wide"], "ratio must look like 16:9, got 'wide'"),
+        ("image", ["x", "--temperature", "-1"], "temperature"),
+        ("image", ["x", "--top-p", "2"], "top_p"),
+        ("image", ["x", "--min-p", "2"], "min_p must lie in [0, 1], got 2"),
+        ("image", ["x", "--dtype", "int3"], "dtype 'int3'"),
+        ("image", ["x", "--device", "toaster"], "device 'toaster' cannot be used"),
+        ("ask", ["long.png", "What?"], "too elongated"),
+        ("reconstruct", ["long.png"], "too elongated"),
+        ("ask", ["cut.png", "What?"], "cut.png is damaged"),
+        ("info", ["long.png"], "long.png does not say how it was made"),
+        ("info", ["."], "config.json is missing"),
+        ("info", ["no/such model"], "no model at 'no/such model'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    real: Cli, tmp_path: Path, verb: str, arguments: list[str], says: str
+) -> None:
+    Image.new("RGB", (120, 10)).save(tmp_path / "long.png")
+    Image.effect_noise((64, 64), 9).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = real(verb, *arguments)
+    assert (done.code, done.out) == (1, "")
+    assert done.error.startswith("dromaius: error: ") and says in done.error, done.error
+    assert "DROMAIUS_DEBUG" not in done.error  # foreseen, not a failure of ours
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_on_the_real_program(checkpoint: Path, tmp_path: Path) -> None:
+    """Interrupted in the second picture, a large one, when the first is there."""
+    rows = [{"prompt": "x", "ratio": "1:1"}, {"prompt": "x", "height": 400, "width": 400}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = ["-m", str(checkpoint), "-o", "a.png", "--seed", "7", "--batch-size", "1"]
+    program = command("image", "--prompts", "p.jsonl", *flags, model="real")
+    process = start(program, tmp_path)
+    assert process.stdout is not None and process.stdout.readline() == b"a-1.png\n"
+    done = interrupt(process, after=0.5)
+    assert done.code == 130
+    warning, line = done.err.splitlines()
+    assert "the model was trained with 400" in warning
+    assert line == "dromaius: interrupted; kept a-2.partial.png"
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["a-1.png", "a-2.partial.png"]
+    with Image.open(tmp_path / "a-2.partial.png") as kept:
+        assert kept.size == (400, 400)
+        assert kept.getpixel((399, 399)) == (127, 127, 127)
+        assert kept.getpixel((0, 0)) != (127, 127, 127)
+
+
+def test_convert_there_and_back_is_bit_for_bit(real: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    done = real("convert", str(checkpoint), "there", "--to", "hf", "--shard-size", "400KB")
+    assert (done.code, done.out) == (0, "there\n"), done.err
+    assert len(list((tmp_path / "there").glob("model-*.safetensors"))) > 2
+    row = json.loads(real("convert", "there", "back", "--json", "-q").out)
+    assert row == {"folders": ["back"], "layout": "dromaius"}
+    folders = (checkpoint, tmp_path / "back")
+    one, other = (load_file(folder / "model.safetensors") for folder in folders)
+    assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+    done = real("convert", "there", "back")
+    assert (done.code, done.error) == (1, "dromaius: error: back exists already")
