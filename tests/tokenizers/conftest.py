@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dromaius.tokenizers.bpe import BpeTokenizer
 from dromaius.tokenizers.convert import to_tokenizer_json
 from dromaius.tokenizers.tiktoken import FIXED_NAMES, TiktokenTokenizer, vision_names
 
@@ -82,3 +83,13 @@ def real_published(real: TiktokenTokenizer, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("published")
     to_tokenizer_json(real, folder, "published")
     return folder
+
+
+@pytest.fixture(scope="session")
+def exact(real_exact: Path) -> BpeTokenizer:
+    return BpeTokenizer(real_exact / "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def published(real_published: Path) -> BpeTokenizer:
+    return BpeTokenizer(real_published / "tokenizer.json")

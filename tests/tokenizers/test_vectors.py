@@ -7,22 +7,13 @@ from transformers import AutoTokenizer
 
 from dromaius.tokenizers import load_tokenizer
 from dromaius.tokenizers.bpe import BpeTokenizer
+from dromaius.tokenizers.convert import to_tiktoken
 from dromaius.tokenizers.tiktoken import TiktokenTokenizer
 from tests.tokenizers.vectors import ROWS
 
 BLOCK = 151643
 # the -hf files give <|extra_0|>'s id to <image>: the one row that parsing makes different
 HF_NAMES_IMAGE = {"<image>": [151646]}
-
-
-@pytest.fixture(scope="module")
-def exact(real_exact: Path) -> BpeTokenizer:
-    return BpeTokenizer(real_exact / "tokenizer.json")
-
-
-@pytest.fixture(scope="module")
-def published(real_published: Path) -> BpeTokenizer:
-    return BpeTokenizer(real_published / "tokenizer.json")
 
 
 @pytest.mark.parametrize(("text", "baai", "hf"), ROWS, ids=lambda value: repr(value)[:30])
@@ -105,14 +96,10 @@ def test_transformers_reads_the_published_files(real_published: Path) -> None:
         assert theirs(text).input_ids == hf, text
 
 
-@pytest.mark.parametrize("form", ["real_exact", "real_published"])
 def test_baai_files_come_back_byte_for_byte(
-    form: str, real_ranks: Path, tmp_path: Path, request: pytest.FixtureRequest
+    published: BpeTokenizer, real_ranks: Path, tmp_path: Path
 ) -> None:
-    from dromaius.tokenizers.convert import to_tiktoken
-
-    folder: Path = request.getfixturevalue(form)
-    back = to_tiktoken(BpeTokenizer(folder / "tokenizer.json"), tmp_path)
+    back = to_tiktoken(published, tmp_path)
     assert (tmp_path / "emu3.tiktoken").read_bytes() == real_ranks.read_bytes()
     vision = (tmp_path / "emu3_vision_tokens.txt").read_bytes()
     assert len(vision) == 786478  # the size on the hub
