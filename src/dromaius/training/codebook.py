@@ -10,18 +10,23 @@ from torch import Tensor, nn
 class RunningCodebook(nn.Module):
     """Keeps `weight` [K,E] at the running mean of the vectors each entry stood for.
 
-    Entries that hardly anything falls to are moved to vectors that are badly represented.
+    The mean's memory grows with the number of updates up to `decay`. An entry that nothing fell
+    to in `patience` updates is moved to a vector that is badly represented.
     """
 
     counts: Tensor
     sums: Tensor
+    idle: Tensor
+    updates: Tensor
 
-    def __init__(self, weight: nn.Parameter, decay: float = 0.99, dead: float = 0.05) -> None:
+    def __init__(self, weight: nn.Parameter, decay: float = 0.99, patience: int = 20) -> None:
         super().__init__()
-        self.decay, self.dead = decay, dead
+        self.decay, self.patience = decay, patience
         self._weight = [weight]  # in a list: the parameter stays the vision tokenizer's alone
         self.register_buffer("counts", torch.zeros(weight.shape[0]))
         self.register_buffer("sums", torch.zeros_like(weight))
+        self.register_buffer("idle", torch.zeros(weight.shape[0], dtype=torch.int64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def start(self, vectors: Tensor, generator: torch.Generator) -> None:
@@ -37,18 +42,22 @@ class RunningCodebook(nn.Module):
     @torch.no_grad()
     def update(self, vectors: Tensor, codes: Tensor, generator: torch.Generator) -> int:
         """Take in vectors [N,E] and the entries [N] they fell to; returns how many were revived."""
-        weight, size = self._weight[0], self.counts.shape[0]
+        weight = self._weight[0]
+        done = int(self.updates.add_(1))
+        gain = 1.0 - min(self.decay, (1 + done) / (10 + done))
         counts = torch.zeros_like(self.counts).index_add_(0, codes, vectors.new_ones(len(codes)))
         sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
-        self.counts.lerp_(counts, 1.0 - self.decay)
-        self.sums.lerp_(sums, 1.0 - self.decay)
+        self.counts.lerp_(counts, gain)
+        self.sums.lerp_(sums, gain)
         weight.copy_(self.sums / self.counts.clamp_min(1e-6)[:, None])
-        dead = (self.counts < self.dead * len(codes) / size).nonzero()[:, 0]
-        if len(dead):  # a vector may serve several dead entries; they part within a few steps
+        self.idle.add_(1).masked_fill_(counts > 0, 0)
+        dead = (self.idle >= self.patience).nonzero()[:, 0]
+        if len(dead):
             errors = (vectors - weight[codes]).norm(dim=1)
             weight[dead] = vectors[_draw(errors, len(dead), generator)]
-            self.counts[dead] = len(codes) / size
+            self.counts[dead] = len(codes) / len(counts)  # the mean use of an entry
             self.sums[dead] = weight[dead] * self.counts[dead, None]
+            self.idle[dead] = 0
         return len(dead)
 
 

@@ -1,30 +1,57 @@
 """Trained parts written in our own layout (one folder, config.json + model.safetensors)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from dromaius.errors import ConfigError
 from dromaius.files import atomic_path, write_text
 from dromaius.models.emu3.config import FORMAT, FORMAT_VERSION, Emu3Config
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.layouts import read_config
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.tokenizers import load_tokenizer
+from dromaius.training.checkpoint import unique_parameters
+
+LANGUAGE, VISION = "language_model.", "vision_tokenizer."
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def export_vision_tokenizer(folder: Path, model: VisionTokenizer) -> None:
     """A folder that holds the vision tokenizer alone."""
-    tensors = {f"vision_tokenizer.{k}": v.contiguous() for k, v in model.state_dict().items()}
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model_type": "emu3",
         "vision_tokenizer": model.config.to_dict(),
     }
-    _write(folder, config, tensors)
+    _write(folder, config, {VISION + k: v for k, v in model.state_dict().items()})
 
 
-def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:
+def export_language_model(folder: Path, model: LanguageModel, base: Path, dtype: str) -> None:
+    """`base` (config, tokenizer, vision tokenizer) and the trained language model, in `folder`.
+
+    The language model is stored as `dtype`; a tied head once, as the embedding.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"export dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    tensors = load_file(base / "model.safetensors")
+    tensors = {k: v for k, v in tensors.items() if k.startswith(VISION)}
+    for name, value in unique_parameters(model).items():
+        tensors[LANGUAGE + name] = value.to(DTYPES[dtype])
+    config = replace(read_config(base), language_model=model.config)
+    _write(folder, config.to_json(), tensors)
+    load_tokenizer(base).save(folder)
+
+
+def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     Emu3Config.from_json(config)  # refuse to write what could not be read
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
+        plain = {k: v.detach().contiguous() for k, v in tensors.items()}
+        save_file(plain, temporary, {"format": "pt"})
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

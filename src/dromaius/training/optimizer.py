@@ -72,8 +72,8 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault((p.shape[0], p[0].numel()), []).append(p)
             for (rows, columns), params in shapes.items():
-                updates = [self._momentum(p, group["momentum"]) for p in params]
-                steps = orthogonalise(torch.stack(updates).view(-1, rows, columns))
+                updates = [self._momentum(p, group["momentum"]).flatten(1) for p in params]
+                steps = orthogonalise(torch.stack(updates))
                 scale = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 for p, update in zip(params, steps, strict=True):
                     p.mul_(1.0 - group["lr"] * group["weight_decay"])

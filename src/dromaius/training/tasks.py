@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dromaius.data.pictures import PictureSettings
 from dromaius.errors import ConfigError
-from dromaius.models.emu3.config import VisionTokenizerConfig
+from dromaius.models.emu3.config import LanguageModelConfig, VisionTokenizerConfig
+from dromaius.models.emu3.layouts import read_config
+from dromaius.training.language_model import (
+    ExportSettings,
+    HeldoutSettings,
+    LanguageModelTask,
+    SampleSettings,
+)
 from dromaius.training.loop import LoopSettings, Task
 from dromaius.training.optimizer import OptimizerSettings
 from dromaius.training.recipe import read_sections
@@ -39,7 +47,34 @@ def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
     return Plan(task, p["loop"], p["optimizer"])
 
 
-TASKS: dict[str, Callable[[dict[str, Any]], Plan]] = {"vision_tokenizer": vision_tokenizer}
+def language_model(recipe: dict[str, Any]) -> Plan:
+    """Tables: loop, optimizer, model, export; arrays of tables: data, heldout.
+
+    The model's vocabulary size is that of the base folder's ids and need not be given.
+    """
+    kinds = {
+        "loop": LoopSettings,
+        "optimizer": OptimizerSettings,
+        "model": LanguageModelConfig,
+        "data": SampleSettings,
+        "heldout": HeldoutSettings,
+        "export": ExportSettings,
+    }
+    if "export" not in recipe or "base" not in recipe["export"]:
+        raise ConfigError("the recipe has no export.base")
+    ids = read_config(Path(recipe["export"]["base"])).vocabulary
+    model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
+    p = read_sections(recipe | {"model": model}, kinds, lists=("data", "heldout"))
+    task = LanguageModelTask(
+        p["model"], p["data"], p["heldout"], p["export"], ids.pad, p["loop"].seed
+    )
+    return Plan(task, p["loop"], p["optimizer"])
+
+
+TASKS: dict[str, Callable[[dict[str, Any]], Plan]] = {
+    "vision_tokenizer": vision_tokenizer,
+    "language_model": language_model,
+}
 
 
 def make_plan(recipe: dict[str, Any]) -> Plan:

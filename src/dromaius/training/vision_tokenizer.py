@@ -29,8 +29,8 @@ class ObjectiveSettings(Section):
     batch: int = 32
     commitment: float = 0.25
     decay: float = 0.99
-    dead: float = 0.05
-    """Share of the mean use under which a codebook entry is moved to where it is needed."""
+    patience: int = 20
+    """Steps without use after which a codebook entry is moved to where it is needed."""
 
 
 class VisionTokenizerTask:
@@ -49,14 +49,20 @@ class VisionTokenizerTask:
         init_weights(self.model, generator_for(seed, "init"))
         self.model.unfreeze()
         codebook = self.model.quantize.embedding.weight.requires_grad_(False)
-        self.extra = RunningCodebook(codebook, objective.decay, objective.dead)
+        self.extra = RunningCodebook(codebook, objective.decay, objective.patience)
         self.pictures, self.heldout = Pictures(data), Pictures(heldout)
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def begin(self) -> None:
+        """Scale the fresh encoder to latents of unit variance; codebook entries from data."""
         pixels = self.pictures.batch(0, 256, self.seed)
         with torch.no_grad():
             vectors = self.model.encode_latents(pixels).movedim(1, -1).flatten(0, -2)
+            mean, scale = vectors.mean(0), vectors.std(0) + 1e-6
+            last = self.model.quant_conv.conv
+            last.weight /= scale[:, None, None, None, None]
+            last.bias.copy_((last.bias - mean) / scale)  # type: ignore[union-attr]  # it has a bias
+            vectors = (vectors - mean) / scale
         self.extra.start(vectors, generator_for(self.seed, "codebook"))
 
     def batch(self, index: int, shard: Shard) -> Tensor:

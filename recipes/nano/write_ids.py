@@ -1,0 +1,186 @@
+"""Examples to ids: train the text tokenizer, encode the pictures, write the training samples.
+
+    python recipes/nano/write_ids.py --data runs/nano/data --examples runs/nano/examples.jsonl \\
+        --vision-tokenizer runs/nano/vision_tokenizer --out runs/nano/ids
+
+The output folder gets tokenizer.json, config.json and the vision tokenizer (the base that the
+trained language model is added to), and t2i.safetensors, answers.safetensors and the held-out
+files. Training reads nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from build_data import read_lines
+from render import render_view
+from rich.console import Console
+from rich.progress import track
+
+from dromaius.data.order import number_for
+from dromaius.data.samples import Sample, write_samples
+from dromaius.data.tokenize import answers_sample, generation_sample
+from dromaius.errors import DromaiusError
+from dromaius.files import write_text
+from dromaius.models.emu3.config import (
+    Emu3Config,
+    GenerationSettings,
+    ImageSettings,
+    PromptSettings,
+    VocabularyConfig,
+)
+from dromaius.models.emu3.layouts import read_config
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.models.emu3.vocabulary import Vocabulary
+from dromaius.models.emu3.weights import load_vision_tokenizer
+from dromaius.tokenizers.bpe import BpeTokenizer
+from dromaius.tokenizers.convert import train_bpe
+from dromaius.tokenizers.tiktoken import FIXED_NAMES, vision_names
+
+EMPTY_PROMPTS = 0.1  # share of text-to-image prompts that are dropped, for guidance
+PROMPT = PromptSettings(template="chat", system="")
+# nano-recipe.md section 4: plain guidance harms a model of this size, min_p mends it.
+GENERATION = GenerationSettings(guidance=1.5, top_k=None, min_p=0.1, max_new_tokens=64)
+ROLES = {
+    "pad": "<|endoftext|>",
+    "bos": "<|extra_203|>",
+    "eos": "<|extra_204|>",
+    "image_token": "<|image token|>",
+    "image_start": "<|image start|>",
+    "image_end": "<|image end|>",
+    "end_of_line": "<|extra_200|>",
+    "end_of_frame": "<|extra_201|>",
+}
+
+
+def texts(examples: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Every prompt, question and answer, with the words that stand around them."""
+    yield from [" USER: ", " ASSISTANT:", "8*8"]
+    for one in examples:
+        if one["task"] == "t2i":
+            yield one["prompt"]
+        else:
+            yield from (text for pair in one["qa"] for text in pair)
+
+
+def make_tokenizer(examples: Sequence[dict[str, Any]], size: int, codebook: int) -> BpeTokenizer:
+    """Ordinary ids, then Emu3's block of special names, so that nano has every published form."""
+    return train_bpe(texts(examples), size, [*FIXED_NAMES, *vision_names(codebook)])
+
+
+def make_config(tokenizer: BpeTokenizer, vision_tokenizer: Path) -> Emu3Config:
+    """Everything but the language model."""
+    vision = read_config(vision_tokenizer).vision_tokenizer
+    if vision is None:
+        raise DromaiusError(f"{vision_tokenizer} holds no vision tokenizer")
+    special, first = tokenizer.special_tokens, vision_names(1)[-1]
+    roles = {role: special[name] for role, name in ROLES.items()}
+    return Emu3Config(
+        language_model=None,
+        vision_tokenizer=vision,
+        vocabulary=VocabularyConfig(
+            **roles, visual_start=special[first], codebook_size=vision.codebook_size
+        ),
+        image=ImageSettings(min_pixels=64 * 64, max_pixels=64 * 64, image_area=64 * 64),
+        generation=GENERATION,
+        prompt=PROMPT,
+    )
+
+
+def key_of(example: dict[str, Any]) -> str:
+    """What identifies the pixels of an example."""
+    return json.dumps([example["picture"], example["view"]], sort_keys=True)
+
+
+def encode_views(
+    examples: Sequence[dict[str, Any]], pictures: np.ndarray, model: VisionTokenizer
+) -> dict[str, torch.Tensor]:
+    """The codes [h,w] of every different view."""
+    views = {key_of(one): one for one in examples}
+    keys, out = list(views), dict[str, torch.Tensor]()
+    chunks = [keys[i : i + 64] for i in range(0, len(keys), 64)]
+    for chunk in track(chunks, "encode pictures", console=Console(stderr=True)):
+        shown = [
+            render_view(np.asarray(pictures[views[k]["picture"]]), views[k]["view"]) for k in chunk
+        ]
+        pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        with torch.no_grad():
+            out |= dict(zip(chunk, model.encode(pixels).to(torch.int16), strict=True))
+    return out
+
+
+def samples_of(
+    examples: Iterable[dict[str, Any]],
+    task: str,
+    codes: dict[str, torch.Tensor],
+    tokenizer: BpeTokenizer,
+    ids: Vocabulary,
+    empty: float,
+    seed: int,
+) -> Iterator[Sample]:
+    """The samples of one task."""
+    for number, one in enumerate(examples):
+        if one["task"] != task:
+            continue
+        grid = codes[key_of(one)].long()
+        if task == "t2i":
+            dropped = number_for(seed, "empty", number) / 2**63 < empty
+            yield generation_sample(tokenizer, ids, "" if dropped else one["prompt"], grid)
+        else:
+            pairs = [(question, answer) for question, answer in one["qa"]]
+            yield answers_sample(tokenizer, ids, PROMPT, grid, pairs)
+
+
+def write_ids(asked: argparse.Namespace) -> None:
+    """The whole job."""
+    examples = read_lines(asked.examples)
+    held = [one for one in read_lines(asked.heldout) if one["split"] == "shifted"]
+    pictures = np.load(asked.data / "pictures.npy", mmap_mode="r")
+    model = load_vision_tokenizer(asked.vision_tokenizer)
+    tokenizer = make_tokenizer(examples, asked.vocabulary, model.config.codebook_size)
+    config = make_config(tokenizer, asked.vision_tokenizer)
+    ids = Vocabulary.from_config(config.vocabulary)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(asked.out)
+    write_text(asked.out / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+    shutil.copyfile(
+        asked.vision_tokenizer / "model.safetensors", asked.out / "model.safetensors"
+    )
+    codes = encode_views([*examples, *held], pictures, model)
+    for task, name in (("t2i", "t2i"), ("answer", "answers")):
+        for split, lines, empty in (("", examples, EMPTY_PROMPTS), ("heldout_", held, 0.0)):
+            path = asked.out / f"{split}{name}.safetensors"
+            made = samples_of(lines, task, codes, tokenizer, ids, empty, asked.seed)
+            print(f"{path}: {write_samples(path, made)} samples")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the training samples of nano as ids.")
+    parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
+    parser.add_argument("--examples", type=Path, default=Path("runs/nano/examples.jsonl"))
+    parser.add_argument("--heldout", type=Path, default=Path("runs/nano/heldout.jsonl"))
+    parser.add_argument(
+        "--vision-tokenizer", type=Path, default=Path("runs/nano/vision_tokenizer")
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/nano/ids"))
+    parser.add_argument("--vocabulary", type=int, default=2048, help="ordinary text ids")
+    parser.add_argument("--seed", type=int, default=1)
+    try:
+        write_ids(parser.parse_args(arguments))
+    except (DromaiusError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""Training of the language model on ids: next-token prediction where a sample says so.
+
+Legend: B batch, T tokens, N positions with a label, C channels, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dromaius.data.order import generator_for
+from dromaius.data.samples import IGNORED, Batch, Samples
+from dromaius.models.emu3.config import LanguageModelConfig, Section
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.training.export import export_language_model
+from dromaius.training.losses import next_token_loss
+from dromaius.training.loop import Shard
+
+
+@dataclass(frozen=True)
+class SampleSettings(Section):
+    """One file of samples and its part in every step."""
+
+    file: str
+    batch: int
+    weight: float = 1.0
+    """Of this file's mean loss in the sum."""
+
+
+@dataclass(frozen=True)
+class HeldoutSettings(Section):
+    """A file of samples whose loss is reported."""
+
+    file: str
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class ExportSettings(Section):
+    """What the exported folder is put together from."""
+
+    base: str
+    """Folder with the tokenizer, the vision tokenizer and config.json (`data/tokenize` made it)."""
+    dtype: str = "bfloat16"
+
+
+class LanguageModelTask:
+    """Several files of samples; a step takes a batch of each and adds their losses."""
+
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        data: list[SampleSettings],
+        heldout: list[HeldoutSettings],
+        export: ExportSettings,
+        pad: int,
+        seed: int,
+    ) -> None:
+        self.settings, self.seed, self.pad = data, seed, pad
+        self.model = LanguageModel(config)
+        init_weights(self.model, generator_for(seed, "init"))
+        self.extra = nn.Module()
+        self.files = [Samples(Path(one.file)) for one in data]
+        self.heldout = [(one, Samples(Path(one.file))) for one in heldout]
+        self._export = export
+
+    def begin(self) -> None:
+        """Nothing to prepare."""
+
+    def batch(self, index: int, shard: Shard) -> list[Batch]:
+        return [
+            samples.batch(
+                samples.rows(index, one.batch, self.seed)[shard.rank :: shard.world], self.pad
+            )
+            for one, samples in zip(self.settings, self.files, strict=True)
+        ]
+
+    def loss(self, batch: list[Batch]) -> tuple[Tensor, dict[str, float]]:
+        self.model.train()
+        total, figures = torch.zeros(()), {"items": 0.0}
+        for one, part in zip(self.settings, batch, strict=True):
+            loss = batch_loss(self.model, part)
+            total = total + one.weight * loss
+            figures[Path(one.file).stem] = loss.item()
+            figures["items"] += len(part.ids)
+        return total, figures
+
+    def after_step(self, step: int) -> None:
+        """Nothing to update."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss per held-out file."""
+        figures: dict[str, float] = {}
+        self.model.eval()
+        with torch.no_grad():
+            for one, samples in self.heldout:
+                losses = []
+                for rows in torch.arange(len(samples)).split(one.batch):
+                    losses.append(batch_loss(self.model, samples.batch(rows.tolist(), self.pad)))
+                figures[f"heldout/{Path(one.file).stem}"] = torch.stack(losses).mean().item()
+        return figures
+
+    def export(self, folder: Path) -> None:
+        export_language_model(folder, self.model, Path(self._export.base), self._export.dtype)
+
+
+def batch_loss(model: LanguageModel, batch: Batch) -> Tensor:
+    """Mean loss of a batch; the head is computed at the labelled positions only."""
+    hidden = model.model(batch.ids, batch.positions, batch.mask)  # [B,T,C]
+    asked = batch.labels != IGNORED
+    logits = model.lm_head(hidden[asked])  # [N,V]
+    return next_token_loss(logits, batch.labels[asked])
+
+
+def init_weights(model: LanguageModel, generator: torch.Generator) -> None:
+    """Fresh weights; every residual branch starts at zero, so that the stack starts as identity."""
+    model.init_weights(generator)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                p.zero_()
