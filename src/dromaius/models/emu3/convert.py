@@ -1,0 +1,223 @@
+"""From any layout to any other: tensors stream from file to file, bit for bit."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dromaius.errors import CheckpointError, InputError, warn_once
+from dromaius.files import write_text
+from dromaius.io import hub
+from dromaius.io.checkpoint import list_tensors, read_tensors
+from dromaius.io.shards import MAX_SHARD_BYTES, save_sharded
+from dromaius.models.emu3 import export, layouts, weights
+from dromaius.models.emu3.config import Emu3Config
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.tokenizers import convert as tokenizer_forms
+from dromaius.tokenizers import load_tokenizer
+from dromaius.tokenizers.bpe import BpeTokenizer, json_text
+from dromaius.tokenizers.text import TextTokenizer
+
+Target = Literal["dromaius", "baai", "hf"]
+Progress = Callable[[int, int], None]
+"""(bytes written, bytes in all)."""
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    layout: Target,
+    vision_tokenizer: str | Path | None = None,
+    vision_destination: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    max_shard_size: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a checkpoint in another layout.
+
+    Args:
+        source: "nano", a folder in any layout, or a hub id.
+        destination: a folder that does not exist yet; it appears when it is complete.
+        layout: "dromaius", "baai" (language model and vision tokenizer in two folders) or "hf".
+        vision_tokenizer: where the vision tokenizer lies, if the source has none.
+        vision_destination: for "baai", the vision tokenizer's folder; None puts it beside
+            `destination`, with "-VisionTokenizer" behind its name.
+        dtype: for the language model's weights; None keeps them bit for bit. The vision tokenizer
+            is never cast.
+        max_shard_size: bytes of a weight file at most.
+        progress: called as tensors are written.
+
+    Returns:
+        The folders written.
+
+    Raises:
+        CheckpointError, ConfigError: the source is damaged, or the layout has no word for it.
+        InputError: a destination exists already.
+    """
+    if layout not in ("dromaius", "baai", "hf"):
+        raise InputError(f"layout must be dromaius, baai or hf, got {layout!r}")
+    folders = [hub.resolve(source)]
+    config = layouts.read_config(folders[0])
+    if vision_tokenizer is not None:
+        folders.append(hub.resolve(vision_tokenizer))
+        config = layouts.join(config, layouts.read_config(folders[1]))
+    _check_names(folders, config)
+    stream = _Stream(folders, dtype, progress)
+    tokenizer = _tokenizer(folders[0])
+    destination = Path(destination)
+    number = stream.language_dtype()
+    if layout == "dromaius":
+        with _whole_folder(destination) as part:
+            _write_json(part, export.own_files(config))
+            save_sharded(stream.tensors("dromaius"), part, max_shard_size)
+            if tokenizer is not None:
+                tokenizer.save(part)
+        return [destination]
+    if layout == "hf":
+        with _whole_folder(destination) as part:
+            names = _write_hf_tokenizer(tokenizer, part)
+            _write_json(part, export.hf_files(config, names, number))
+            save_sharded(stream.tensors("hf"), part, max_shard_size)
+        return [destination]
+    written = []
+    if config.language_model is not None:
+        with _whole_folder(destination) as part:
+            _write_json(part, export.baai_language_files(config, number))
+            save_sharded(stream.tensors("baai"), part, max_shard_size)
+            if tokenizer is not None:
+                _write_baai_tokenizer(tokenizer, part)
+        written.append(destination)
+    if config.vision_tokenizer is not None:
+        beside = destination.with_name(f"{destination.name}-VisionTokenizer")
+        vision_folder = Path(vision_destination or (beside if written else destination))
+        with _whole_folder(vision_folder) as part:
+            _write_json(part, export.baai_vision_files(config))
+            save_sharded(stream.tensors("baai-vision"), part, max_shard_size)
+        written.append(vision_folder)
+    return written
+
+
+class _Stream:
+    """The tensors of one or two folders, renamed and reshaped on the way."""
+
+    def __init__(
+        self, folders: list[Path], dtype: torch.dtype | None, progress: Progress | None
+    ) -> None:
+        self.folders, self.dtype, self.progress = folders, dtype, progress
+        self.infos = {folder: list_tensors(folder) for folder in folders}
+        self.total = sum(info.bytes for infos in self.infos.values() for info in infos.values())
+        self.done = 0
+
+    def tensors(self, layout: layouts.Layout) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) of all that the layout has a place for."""
+        for index, folder in enumerate(self.folders):
+            for name, tensor in read_tensors(folder):
+                ours = weights.our_name(name, layouts.detect(folder))
+                is_vision = ours.startswith(weights.VISION)
+                if ours.endswith("rotary_emb.inv_freq") or (index == 0 and self._replaced(ours)):
+                    continue
+                theirs = weights.their_name(ours, layout)
+                if theirs is None:
+                    continue
+                tensor = weights.our_tensor(ours, tensor)
+                if self.dtype is not None and not is_vision and tensor.is_floating_point():
+                    tensor = tensor.to(self.dtype)
+                yield theirs, weights.their_tensor(ours, tensor, layout)
+                self.done += tensor.nbytes
+                if self.progress:
+                    self.progress(self.done, self.total)
+
+    def _replaced(self, ours: str) -> bool:
+        """Whether a vision tokenizer given on its own stands in for the one in the source."""
+        return len(self.folders) > 1 and ours.startswith(weights.VISION)
+
+    def language_dtype(self) -> str:
+        """Name of the language model's dtype as it is written."""
+        if self.dtype is not None:
+            return str(self.dtype).removeprefix("torch.")
+        first = next(iter(self.infos[self.folders[0]].values()))
+        return str(first.dtype).removeprefix("torch.")
+
+
+def _check_names(folders: list[Path], config: Emu3Config) -> None:
+    """Raises CheckpointError if the folders lack a tensor of the model or hold another's."""
+    expected, optional = set(), set()
+    with torch.device("meta"):
+        if config.language_model is not None:
+            names = LanguageModel(config.language_model).state_dict()
+            expected |= {weights.LANGUAGE + name for name in names}
+            if config.language_model.tie_word_embeddings:
+                optional = {f"{weights.LANGUAGE}lm_head.weight"}
+        if config.vision_tokenizer is not None:
+            names = VisionTokenizer(config.vision_tokenizer).state_dict()
+            expected |= {weights.VISION + name for name in names}
+    given = {
+        weights.our_name(name, layouts.detect(folder))
+        for folder in folders
+        for name in list_tensors(folder)
+    }
+    given = {name for name in given if not name.endswith("rotary_emb.inv_freq")}
+    if missing := sorted(expected - optional - given):
+        raise CheckpointError(f"{folders[0]} lacks {missing[0]} ({len(missing)} tensors in all)")
+    if unexpected := sorted(given - expected):
+        raise CheckpointError(
+            f"{folders[0]} holds {unexpected[0]}, which the model does not have "
+            f"({len(unexpected)} tensors in all)"
+        )
+
+
+class _whole_folder:
+    """A folder that is filled under another name and takes its own when all went well."""
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists():
+            raise InputError(f"{folder} exists already")
+        self.folder = folder
+        self.part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+
+    def __enter__(self) -> Path:
+        try:
+            self.part.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"cannot write {self.folder}: {error.strerror}") from None
+        return self.part
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            os.replace(self.part, self.folder)
+        else:
+            shutil.rmtree(self.part, ignore_errors=True)
+
+
+def _write_json(folder: Path, files: export.Files) -> None:
+    for name, content in files.items():
+        write_text(folder / name, json_text(content))
+
+
+def _tokenizer(folder: Path) -> TextTokenizer | None:
+    present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
+    return load_tokenizer(folder) if present else None
+
+
+def _write_hf_tokenizer(tokenizer: TextTokenizer | None, folder: Path) -> dict[str, int]:
+    """Write tokenizer.json and the chat template; returns every name with its id."""
+    write_text(folder / "chat_template.jinja", export.CHAT_TEMPLATE)
+    if tokenizer is None:
+        return {}
+    written: BpeTokenizer = tokenizer_forms.to_tokenizer_json(tokenizer, folder)
+    return {**written.definition["model"]["vocab"], **written.special_tokens}
+
+
+def _write_baai_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
+    if not tokenizer_forms.cuts_like_emu3(tokenizer):
+        warn_once(
+            "the BAAI layout cuts text with Emu3's own rule: ids of some texts change "
+            "(line breaks, brackets and the like; spec section 3.3)"
+        )
+    tokenizer_forms.to_tiktoken(tokenizer, folder)
