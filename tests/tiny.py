@@ -149,10 +149,15 @@ def make_language_model(config: Emu3TextConfig, seed: int, attention: str = "eag
     return model
 
 
-def make_vision_tokenizer(config: Emu3VQVAEConfig, seed: int) -> Any:
-    """transformers' Emu3VQVAE in float32 and evaluation mode, with `fill`ed weights."""
-    config._attn_implementation = "eager"
-    return fill(Emu3VQVAE(config), seed, 2.0)
+def make_vision_tokenizer(
+    config: Emu3VQVAEConfig, seed: int, scale: float = 2.0, attention: str = "eager"
+) -> Any:
+    """transformers' Emu3VQVAE in float32 and evaluation mode, with `fill`ed weights.
+
+    At scale 2 the codes are many and the pixels large: rounding grows to 1e-3 and more.
+    """
+    config._attn_implementation = attention
+    return fill(Emu3VQVAE(config), seed, scale)
 
 
 # ------------------------------------------------------------------------------------------- twins
