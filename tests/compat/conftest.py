@@ -139,7 +139,7 @@ def write_hf(folder: Path, tokenizer_folder: Path) -> dict[str, Any]:
         # transformers draws the codebook wide and narrow convolutions: let pictures differ
         for name, tensor in model.named_parameters():
             if "vqmodel" in name and tensor.ndim > 2:
-                tensor.normal_(0.0, tensor[0].numel() ** -0.5)
+                tensor.normal_(0.0, 2.0 * tensor[0].numel() ** -0.5)
     model.generation_config = GenerationConfig(
         do_sample=True, top_k=2048, max_new_tokens=50_000, pad_token_id=151643, eos_token_id=151850
     )
@@ -250,9 +250,7 @@ def write_baai_vision_tokenizer(folder: Path, tensors: dict[str, Any]) -> None:
         },
     )
     prefix = "vqmodel."
-    renamed = {
-        baai_name(k[len(prefix) :]): v for k, v in tensors.items() if k.startswith(prefix)
-    }
+    renamed = {baai_name(k[len(prefix) :]): v for k, v in tensors.items() if k.startswith(prefix)}
     convolutions = {
         k: v[:, :, None, None].contiguous() if _is_attention_weight(k) else v
         for k, v in renamed.items()
