@@ -168,12 +168,15 @@ def split_piece(piece: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     """The two pieces whose merge makes `piece`: byte-pair merging stopped below its own rank."""
     limit = ranks[piece]
     parts = [bytes([value]) for value in piece]
+    pairs = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
     while len(parts) > 2:
-        pairs = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
-        best = min(range(len(pairs)), key=pairs.__getitem__)  # the first of the lowest rank
+        best = pairs.index(min(pairs))  # the first of the lowest rank
         if pairs[best] >= limit:
             raise CheckpointError(f"no sequence of merges makes {piece!r} (rank {limit})")
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        del pairs[best]
+        for index in range(max(best - 1, 0), min(best + 1, len(pairs))):  # the merge's neighbours
+            pairs[index] = ranks.get(parts[index] + parts[index + 1], limit)
     return parts[0], parts[1]
 
 
