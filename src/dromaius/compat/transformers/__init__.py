@@ -10,7 +10,9 @@ from dromaius.compat.transformers.configuration import (
     Emu3TextConfig,
     Emu3VQVAEConfig,
 )
+from dromaius.compat.transformers.image_processing import Emu3ImageProcessor
 from dromaius.compat.transformers.modeling import Emu3ForConditionalGeneration, Emu3Model
+from dromaius.compat.transformers.processing import Emu3Processor
 from dromaius.compat.transformers.text_model import Emu3ForCausalLM, Emu3TextModel
 from dromaius.compat.transformers.vqvae import Emu3VQVAE
 
@@ -18,7 +20,9 @@ __all__ = [
     "Emu3Config",
     "Emu3ForCausalLM",
     "Emu3ForConditionalGeneration",
+    "Emu3ImageProcessor",
     "Emu3Model",
+    "Emu3Processor",
     "Emu3TextConfig",
     "Emu3TextModel",
     "Emu3VQVAE",
