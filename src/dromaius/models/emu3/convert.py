@@ -4,6 +4,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,37 +73,59 @@ def convert(
     _check_names(folders, config)
     stream = _Stream(folders, dtype, progress)
     tokenizer = _tokenizer(folders[0])
-    destination = Path(destination)
-    number = stream.language_dtype()
+    with ExitStack() as complete_together:
+        parts = []
+        for part in _plan(config, Path(destination), vision_destination, layout):
+            parts.append((part, complete_together.enter_context(_whole_folder(part.folder))))
+        for part, folder in parts:
+            names = part.write_tokenizer(tokenizer, folder) if tokenizer is not None else {}
+            for name, content in part.files(names, stream.language_dtype()).items():
+                write_text(folder / name, json_text(content))
+            save_sharded(stream.tensors(part.layout), folder, max_shard_size)
+    return [part.folder for part, _ in parts]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One folder of the target layout."""
+
+    folder: Path
+    layout: layouts.Layout
+    files: Callable[[dict[str, int], str], export.Files]
+    """(names of the tokenizer, name of the dtype) -> JSON files."""
+    write_tokenizer: Callable[[TextTokenizer, Path], dict[str, int]] = lambda tokenizer, folder: {}
+
+
+def _plan(
+    config: Emu3Config,
+    destination: Path,
+    vision_destination: str | Path | None,
+    layout: Target,
+) -> list[_Part]:
+    """The folders to write. Raises ConfigError for what the layout has no word for."""
     if layout == "dromaius":
-        with _whole_folder(destination) as part:
-            _write_json(part, export.own_files(config))
-            save_sharded(stream.tensors("dromaius"), part, max_shard_size)
-            if tokenizer is not None:
-                tokenizer.save(part)
-        return [destination]
+        return [_Part(destination, layout, lambda *_: export.own_files(config), _write_own)]
     if layout == "hf":
-        with _whole_folder(destination) as part:
-            names = _write_hf_tokenizer(tokenizer, part)
-            _write_json(part, export.hf_files(config, names, number))
-            save_sharded(stream.tensors("hf"), part, max_shard_size)
-        return [destination]
-    written = []
+        files = partial(export.hf_files, config)
+        files({}, "float32")  # complain before anything is written
+        return [_Part(destination, layout, files, _write_hf)]
+    parts = []
     if config.language_model is not None:
-        with _whole_folder(destination) as part:
-            _write_json(part, export.baai_language_files(config, number))
-            save_sharded(stream.tensors("baai"), part, max_shard_size)
-            if tokenizer is not None:
-                _write_baai_tokenizer(tokenizer, part)
-        written.append(destination)
+        export.baai_language_files(config, "float32")  # complain before anything is written
+        parts.append(
+            _Part(
+                destination,
+                "baai",
+                lambda _, dtype: export.baai_language_files(config, dtype),
+                _write_baai,
+            )
+        )
     if config.vision_tokenizer is not None:
+        vision = export.baai_vision_files(config)
         beside = destination.with_name(f"{destination.name}-VisionTokenizer")
-        vision_folder = Path(vision_destination or (beside if written else destination))
-        with _whole_folder(vision_folder) as part:
-            _write_json(part, export.baai_vision_files(config))
-            save_sharded(stream.tensors("baai-vision"), part, max_shard_size)
-        written.append(vision_folder)
-    return written
+        folder = Path(vision_destination or (beside if parts else destination))
+        parts.append(_Part(folder, "baai-vision", lambda *_: vision))
+    return parts
 
 
 class _Stream:
@@ -195,29 +220,28 @@ class _whole_folder:
             shutil.rmtree(self.part, ignore_errors=True)
 
 
-def _write_json(folder: Path, files: export.Files) -> None:
-    for name, content in files.items():
-        write_text(folder / name, json_text(content))
-
-
 def _tokenizer(folder: Path) -> TextTokenizer | None:
     present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
     return load_tokenizer(folder) if present else None
 
 
-def _write_hf_tokenizer(tokenizer: TextTokenizer | None, folder: Path) -> dict[str, int]:
-    """Write tokenizer.json and the chat template; returns every name with its id."""
+def _write_own(tokenizer: TextTokenizer, folder: Path) -> dict[str, int]:
+    tokenizer.save(folder)
+    return {}
+
+
+def _write_hf(tokenizer: TextTokenizer, folder: Path) -> dict[str, int]:
+    """tokenizer.json and the chat template; returns every name with its id."""
     write_text(folder / "chat_template.jinja", export.CHAT_TEMPLATE)
-    if tokenizer is None:
-        return {}
     written: BpeTokenizer = tokenizer_forms.to_tokenizer_json(tokenizer, folder)
     return {**written.definition["model"]["vocab"], **written.special_tokens}
 
 
-def _write_baai_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
+def _write_baai(tokenizer: TextTokenizer, folder: Path) -> dict[str, int]:
     if not tokenizer_forms.cuts_like_emu3(tokenizer):
         warn_once(
             "the BAAI layout cuts text with Emu3's own rule: ids of some texts change "
             "(line breaks, brackets and the like; spec section 3.3)"
         )
     tokenizer_forms.to_tiktoken(tokenizer, folder)
+    return {}
