@@ -1,3 +1,1 @@
-"""Model families: `FAMILIES` maps a checkpoint's model type to the module that implements it."""
-
-FAMILIES = {"emu3": "dromaius.models.emu3"}
+"""Model families, one folder each; they do not import one another."""
