@@ -111,7 +111,7 @@ def program(tmp_path: Path) -> Cli:
         if input is not None:
             settings["stdin"] = subprocess.PIPE
         process = start(command(*arguments, model=model), tmp_path, **settings)
-        out, err = process.communicate(input, timeout=60)
+        out, err = process.communicate(input, timeout=120)
         return Outcome(process.returncode, out or b"", err.decode())
 
     return run

@@ -1,8 +1,8 @@
 """A model without weights, for the command line's manners; `python fake.py VERB ...` runs with it.
 
 Its pictures follow from prompt, seed and size alone. Environment variables make it slow
-(FAKE_DELAY seconds a step), failing (FAKE_FAILS names an exception) or have it make a file once it
-is at work (FAKE_MARKER). It imports no torch.
+(FAKE_DELAY seconds a step), failing (FAKE_FAILS names an exception) or blind (FAKE_BLIND), or have
+it make a file once it is at work (FAKE_MARKER). It imports no torch.
 """
 
 import hashlib
@@ -87,6 +87,10 @@ class FakeModel:
             "min_p": given["min_p"],
             "temperature": given["temperature"],
         }
+
+    def require_vision_tokenizer(self) -> None:
+        if os.environ.get("FAKE_BLIND"):
+            raise errors.CheckpointError("fake holds no vision tokenizer")
 
     def require_tokenizer(self) -> Tokenizer:
         return Tokenizer()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dromaius.cli import main
 from tests.cli.conftest import REPOSITORY, Cli
 
-VERBS = [verb for verb in main.VERBS if Path(main.__file__).with_name(f"{verb}.py").exists()]
+VERBS = main.VERBS
 
 HELP = """
 import sys

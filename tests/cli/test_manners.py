@@ -21,13 +21,13 @@ from tests.cli.fake import picture
 def interrupt(process: subprocess.Popen[bytes], after: float) -> Outcome:
     time.sleep(after)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     return Outcome(process.returncode, out, err.decode())
 
 
 def until_drawing(process: subprocess.Popen[bytes], marker: Path) -> None:
     """Waits for the fake model to say, by a file, that it is at work."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not marker.exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
@@ -49,6 +49,7 @@ def test_ctrl_c_keeps_what_is_drawn(tmp_path: Path) -> None:
     with Image.open(tmp_path / partials[0]) as kept:
         assert kept.getpixel((0, 0)) == whole.getpixel((0, 0))
         assert kept.getpixel((0, 63)) == (128, 128, 128)
+        assert json.loads(kept.text["dromaius"])["seed"] == 7
 
 
 def test_ctrl_c_keeps_the_pictures_that_are_done(tmp_path: Path) -> None:
@@ -104,6 +105,12 @@ def test_a_read_only_folder(program: Cli, tmp_path: Path) -> None:
     assert done.error == "dromaius: error: cannot write locked/out.png: Permission denied"
 
 
+def test_a_missing_vision_tokenizer_is_seen_before_any_work(program: Cli, tmp_path: Path) -> None:
+    done = program("image", "x", env={"FAKE_MARKER": "at-work", "FAKE_BLIND": "1"})
+    assert done.error == "dromaius: error: fake holds no vision tokenizer"
+    assert os.listdir(tmp_path) == []
+
+
 def test_no_space_on_the_device(program: Cli) -> None:
     done = program("image", "x", "-o", "/dev/full")
     assert (done.code, done.out) == (1, "")
@@ -123,7 +130,7 @@ def test_a_file_size_limit_leaves_nothing_half_written(tmp_path: Path) -> None:
     """The kernel refuses to write a single byte to any file, as a full disk would."""
     limit = ["bash", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "bash"]
     process = start([*limit, *command("image", "x", "-o", "out.png")], tmp_path)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (1, b"")
     assert err == b"dromaius: error: cannot write out.png: File too large\n"
     assert os.listdir(tmp_path) == []
@@ -134,8 +141,22 @@ def test_a_reader_that_goes_away_ends_it_silently(tmp_path: Path) -> None:
     os.close(read)
     process = start(command("info", "nano"), tmp_path, stdout=write)
     os.close(write)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (1, b"")
+
+
+def test_a_closed_stdout(program: Cli) -> None:
+    shell = ["bash", "-c", 'exec "$@" >&-', "bash", *command("info", "nano")]
+    process = start(shell, Path.cwd())
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err == b"dromaius: error: standard output is closed\n"
+
+
+def test_words_beyond_the_locale_s_are_escaped(program: Cli, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    done = program("ask", "a.png", "红?", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.code, done.out) == (0, "You asked \\u7ea2? about 32x32.\\x1b[2J\n")
 
 
 # --------------------------------------------------------------------------------------- failures
@@ -183,7 +204,7 @@ def test_a_terminal_sees_progress_and_stdout_stays_clean(tmp_path: Path) -> None
     while chunk := _read(ours):
         shown.write(chunk)
     os.close(ours)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     text = shown.getvalue().decode()
     assert json.loads(out or text)["seed"] == 7, text
     assert "drawing" in text and "tokens/s" in text and "%" in text

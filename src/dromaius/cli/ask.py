@@ -1,6 +1,5 @@
 """`dromaius ask`: a question about one or more pictures."""
 
-import sys
 import time
 from collections.abc import Iterator
 from typing import Annotated
@@ -69,11 +68,9 @@ def _shown(pieces: Iterator[str]) -> Iterator[str]:
             text = blank + piece
             words = text.rstrip()
             blank = text[len(words) :]
-            sys.stdout.write(console.printable(words))
-            sys.stdout.flush()
+            console.write(console.printable(words))
             started = True
             yield piece
     finally:
         if started:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            console.write("\n")

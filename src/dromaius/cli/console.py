@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dromaius.errors import InputError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -24,16 +26,22 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def write(text: str) -> None:
+    """Writes text to stdout at once."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def result(text: str) -> None:
     """Writes a line to stdout at once."""
-    sys.stdout.write(printable(text) + "\n")
-    sys.stdout.flush()
+    write(printable(text) + "\n")
 
 
 def result_json(value: dict[str, Any]) -> None:
     """Writes one JSON object on a line of its own to stdout at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
 def remark(text: object) -> None:

@@ -12,6 +12,7 @@ from dromaius.cli import console, inputs, options, output
 from dromaius.cli.inputs import PictureSpec
 
 if TYPE_CHECKING:
+    from dromaius.io.provenance import Provenance
     from dromaius.pipelines.emu3 import Drawing, Emu3
 
 SEEDS = 2**31
@@ -115,11 +116,11 @@ def image(
     paths = output.picture_paths(output_to, [spec.prompt for spec in specs])
     sampling = Sampling(area, top_k, top_p, min_p, temperature)
     loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded.require_vision_tokenizer()  # absent, it would be missed only once all is drawn
     with console.Meter("drawing", "tokens", quiet) as meter:
         for start in range(0, len(specs), batch_size):
             batch = slice(start, start + batch_size)
-            drawing = _draw(loaded, specs[batch], paths[batch], sampling, meter)
-            for row in _save(loaded, drawing, paths[batch]):
+            for row in _draw(loaded, specs[batch], paths[batch], sampling, meter):
                 if as_json:
                     console.result_json(row)
                 elif output_to != "-":
@@ -169,19 +170,26 @@ def _draw(
     paths: Sequence[Path],
     sampling: Sampling,
     meter: console.Meter,
-) -> "Drawing":
-    """Draws one batch to the end. Ctrl-C writes what there is and goes on up."""
-    before, cells, drawing = meter.done, 0, None
+) -> Iterator[dict[str, Any]]:
+    """Draws one batch and writes it; yields what is to be said of each picture that is written.
+
+    Ctrl-C writes what there is of the others and goes on up.
+    """
+    before, cells, written, drawing = meter.done, 0, 0, None
     try:
         for drawing in model.stream_image(**_arguments(specs), **asdict(sampling)):
             cells = cells or sum(codes.numel() for codes in drawing.codes)
             done = cells * drawing.step / max(drawing.steps, 1)
             meter.update(before + done, before + cells)
+        assert drawing is not None, "the model drew nothing"
+        for picture, record, path in zip(drawing.pictures(), drawing.records, paths, strict=True):
+            made = _provenance(model, record)
+            output.write_picture(picture, path, made.png_info())
+            written += 1
+            yield {"path": str(path), **asdict(made)}
     except KeyboardInterrupt:
-        _keep_partial(drawing, paths)
+        _keep_partial(model, drawing, paths, written)
         raise
-    assert drawing is not None, "the model drew nothing"
-    return drawing
 
 
 def _arguments(specs: Sequence[PictureSpec]) -> dict[str, Any]:
@@ -197,37 +205,37 @@ def _arguments(specs: Sequence[PictureSpec]) -> dict[str, Any]:
     }
 
 
-def _keep_partial(drawing: "Drawing | None", paths: Sequence[Path]) -> None:
+def _keep_partial(
+    model: "Emu3", drawing: "Drawing | None", paths: Sequence[Path], written: int
+) -> None:
+    """Writes what is drawn of the pictures that are not yet written, and says so."""
     kept = []
     if drawing is not None and drawing.step:
-        for picture, path in zip(drawing.pictures(), paths, strict=True):
+        whole = zip(drawing.pictures(), drawing.records, paths, strict=True)
+        for picture, record, path in list(whole)[written:]:
             if path != output.STDOUT:
                 partial = output.partial_path(path)
-                output.write_picture(picture, partial)
+                output.write_picture(picture, partial, _provenance(model, record).png_info())
                 kept.append(str(partial))
     console.remark(f"interrupted; kept {', '.join(kept)}" if kept else "interrupted; nothing kept")
 
 
-def _save(model: "Emu3", drawing: "Drawing", paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Writes each picture with its provenance; yields what is to be said of it."""
+def _provenance(model: "Emu3", record: dict[str, Any]) -> "Provenance":
     from dromaius import __version__
     from dromaius.io.provenance import Provenance
 
-    for picture, record, path in zip(drawing.pictures(), drawing.records, paths, strict=True):
-        chooses = ("guidance", "temperature", "top_k", "top_p", "min_p")
-        made = Provenance(
-            model=model.name,
-            model_hash=model.hash,
-            prompt=record["prompt"],
-            height=record["height"],
-            width=record["width"],
-            version=__version__,
-            negative_prompt=record["negative_prompt"],
-            seed=record["seed"],
-            sampler={key: record[key] for key in chooses},
-        )
-        output.write_picture(picture, path, made.png_info())
-        yield {"path": str(path), **asdict(made)}
+    chooses = ("guidance", "temperature", "top_k", "top_p", "min_p")
+    return Provenance(
+        model=model.name,
+        model_hash=model.hash,
+        prompt=record["prompt"],
+        height=record["height"],
+        width=record["width"],
+        version=__version__,
+        negative_prompt=record["negative_prompt"],
+        seed=record["seed"],
+        sampler={key: record[key] for key in chooses},
+    )
 
 
 def _summary(specs: Sequence[PictureSpec], meter: console.Meter) -> str:

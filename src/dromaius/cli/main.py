@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted. DROMAIUS_DEBUG=1
 """
 
 import importlib
-import importlib.util
+import io
 import os
 import sys
 import warnings
@@ -33,8 +33,6 @@ def make_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(dromaius)
     for verb in VERBS:
-        if importlib.util.find_spec(f"dromaius.cli.{verb}") is None:
-            continue  # its author has not committed it yet
         function = getattr(importlib.import_module(f"dromaius.cli.{verb}"), verb)
         app.command(name=verb)(function)
     return app
@@ -81,6 +79,9 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """The console script."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no locale and no file name stops a result
+            stream.reconfigure(errors="backslashreplace")
     if "-q" in sys.argv or "--quiet" in sys.argv or not (sys.stderr and sys.stderr.isatty()):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(run(sys.argv[1:]))
@@ -97,9 +98,19 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f": {error.filename}"
         return f"{error.strerror}{where}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return "out of memory: try fewer or smaller pictures, or another --dtype or --device"
     return f"{type(error).__name__}: {error} (DROMAIUS_DEBUG=1 shows where)"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it in three ways: an error of its own on a GPU, text on a CPU."""
+    words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+    )
 
 
 def _flush() -> None:
