@@ -5,6 +5,7 @@ Legend: B batch, T new tokens, S visible tokens, H query heads, K key/value head
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,8 @@ def open_cache(
 
 
 def to_legacy(cache: Cache) -> LegacyCache:
-    return tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[misc]  # set by update
+    layers: Sequence[Any] = cache.layers
+    return tuple((layer.keys, layer.values) for layer in layers)
 
 
 def visibility(
@@ -85,12 +87,13 @@ class Eager:
     """Attention as written in the paper; keeps each layer's probabilities when asked."""
 
     def __init__(self, record: bool) -> None:
-        self.probabilities: list[Tensor] | None = [] if record else None
+        self.record = record
+        self.probabilities: list[Tensor] = []
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0
     ) -> Tensor:
         weights = F.dropout(attention_probabilities(q, k, mask), dropout)  # [B,H,T,S]
-        if self.probabilities is not None:
+        if self.record:
             self.probabilities.append(weights)
         return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)

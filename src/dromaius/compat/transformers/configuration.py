@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.config import Emu3Config as OurConfig
@@ -45,6 +46,12 @@ class Emu3VQVAEConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     norm_num_groups: int = 32
     """Ours: groups of the group norms. transformers always uses 32."""
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.norm_num_groups == 32:
+            del values["norm_num_groups"]  # a key that transformers does not know
+        return values
 
     def to_ours(self) -> VisionTokenizerConfig:
         """Raises ValueError for a value that cannot be computed (`double_latent`, a dropout)."""
@@ -125,9 +132,9 @@ class Emu3Config(PreTrainedConfig):
 
     model_type = "emu3"
     keys_to_ignore_at_inference = ["past_key_values"]
-    sub_configs_defaults = {  # type: ignore[dict-item]  # the base class turns them into specs
-        "vq_config": Emu3VQVAEConfig,
-        "text_config": Emu3TextConfig,
+    sub_configs_defaults = {
+        "vq_config": SubConfigSpec(Emu3VQVAEConfig),
+        "text_config": SubConfigSpec(Emu3TextConfig),
     }
 
     vq_config: dict[str, Any] | Emu3VQVAEConfig | None = None

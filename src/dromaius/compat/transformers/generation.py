@@ -20,8 +20,12 @@ from dromaius.models.emu3.config import GenerationSettings, VocabularyConfig
 class Emu3GenerationMixin(GenerationMixin):
     """transformers' generation; a negative prompt always takes effect."""
 
-    def generate(  # type: ignore[override]  # upstream's arguments are passed on as they are
-        self, inputs: Tensor | None = None, generation_config: Any = None, *args: Any, **kwargs: Any
+    def generate(
+        self: Any,
+        inputs: Tensor | None = None,
+        generation_config: Any = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """As `GenerationMixin.generate`, but `negative_prompt_ids` alone means guidance 3.0.
 
@@ -33,10 +37,10 @@ class Emu3GenerationMixin(GenerationMixin):
             prompt = inputs if inputs is not None else kwargs.get("input_ids")
             if prompt is not None:
                 _complete_negative_prompt(self, prompt, kwargs)
-        return super().generate(inputs, generation_config, *args, **kwargs)
+        return GenerationMixin.generate(self, inputs, generation_config, *args, **kwargs)
 
-    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> Any:
-        processors = super()._get_logits_processor(*args, **kwargs)
+    def _get_logits_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        processors = GenerationMixin._get_logits_processor(self, *args, **kwargs)
         for processor in processors:
             if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
                 processor.model = _last_logits_in_float32(processor.model)

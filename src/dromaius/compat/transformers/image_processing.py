@@ -1,7 +1,7 @@
 """Emu3ImageProcessor: pictures of any kind <-> pixel values (spec: emu3.md, section 4.3)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from dromaius.models.emu3.prompt import smart_resize
 
 Array = np.ndarray[Any, Any]
 Format = str | ChannelDimension | None
-PerChannel = float | Sequence[float] | None
+PerChannel = float | Collection[float]
 
 MAX_ASPECT = 200.0
 """transformers' bound on longest over shortest side; BAAI's is 5."""
@@ -47,8 +47,8 @@ class Emu3ImageProcessor(BaseImageProcessor):
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
-        image_mean: PerChannel = None,
-        image_std: PerChannel = None,
+        image_mean: PerChannel | None = None,
+        image_std: PerChannel | None = None,
         do_convert_rgb: bool = True,
         do_pad: bool = True,
         min_pixels: int = 512 * 512,
@@ -71,7 +71,7 @@ class Emu3ImageProcessor(BaseImageProcessor):
         self.spatial_factor = spatial_factor
         self.size = {"min_pixels": min_pixels, "max_pixels": max_pixels}
 
-    def preprocess(  # type: ignore[override]  # the documented arguments, by name
+    def preprocess(
         self,
         images: Any,
         do_resize: bool | None = None,
@@ -80,8 +80,8 @@ class Emu3ImageProcessor(BaseImageProcessor):
         do_rescale: bool | None = None,
         rescale_factor: float | None = None,
         do_normalize: bool | None = None,
-        image_mean: PerChannel = None,
-        image_std: PerChannel = None,
+        image_mean: PerChannel | None = None,
+        image_std: PerChannel | None = None,
         do_convert_rgb: bool | None = None,
         do_pad: bool | None = None,
         return_tensors: str | None = None,
@@ -136,8 +136,8 @@ class Emu3ImageProcessor(BaseImageProcessor):
         do_rescale: bool | None = None,
         rescale_factor: float | None = None,
         do_normalize: bool | None = None,
-        image_mean: PerChannel = None,
-        image_std: PerChannel = None,
+        image_mean: PerChannel | None = None,
+        image_std: PerChannel | None = None,
         return_tensors: str | None = "PIL.Image.Image",
         input_data_format: Format = None,
     ) -> Any:
@@ -182,9 +182,10 @@ class Emu3ImageProcessor(BaseImageProcessor):
                 return array[..., None] if array.ndim == 2 else array
             array = _channels_last(_to_array(image), input_format, (1, 3, 4) if to_rgb else (1, 3))
             if to_rgb and array.shape[-1] != 3:
-                return image_transforms.convert_to_rgb(
+                rgb: Any = image_transforms.convert_to_rgb(
                     array, return_numpy=True, input_data_format=ChannelDimension.LAST
                 )
+                array = rgb
             return array
 
         return read
@@ -193,12 +194,13 @@ class Emu3ImageProcessor(BaseImageProcessor):
         bounds = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels, **(size or {})}
         if unknown := sorted(set(bounds) - _BOUNDS):
             raise ValueError(f"size must hold min_pixels and max_pixels, got {unknown[0]!r}")
-        settings = ImageSettings(**bounds, max_aspect=MAX_ASPECT)
+        settings = ImageSettings(bounds["min_pixels"], bounds["max_pixels"], MAX_ASPECT)
+        kernel = Image.Resampling(resample)
 
         def resize(array: Array) -> Array:
-            target = _target_size(*array.shape[:2], settings, self.spatial_factor)
+            target = _target_size(array.shape[0], array.shape[1], settings, self.spatial_factor)
             return image_transforms.resize(
-                array, target, resample, input_data_format=ChannelDimension.LAST
+                array, target, kernel, input_data_format=ChannelDimension.LAST
             )
 
         return resize
@@ -224,7 +226,8 @@ def _flat_list(images: Any) -> list[Any]:
         return [one for entry in images for one in _flat_list(entry)]
     if getattr(images, "ndim", None) == 2:
         return [images[..., None]]
-    return list(make_flat_list_of_images(images))
+    flat: Any = make_flat_list_of_images(images)
+    return list(flat)
 
 
 def _to_array(image: Any) -> Array:

@@ -72,9 +72,9 @@ def config_of(
         whole = Emu3Config.from_pretrained(folder)
         whole.text.tie_word_embeddings = whole.tie_word_embeddings  # the outer one counts
         parts = {Emu3Config: whole, Emu3TextConfig: whole.text, Emu3VQVAEConfig: whole.vision}
-        return parts[config_class]  # type: ignore[no-any-return]  # one of the three
+        return parts[config_class]
     if (layout, config_class) in (("hf-text", Emu3TextConfig), ("hf-vision", Emu3VQVAEConfig)):
-        return config_class.from_pretrained(folder)  # type: ignore[no-any-return]  # a class given
+        return config_class.from_pretrained(folder)
     ours = read_config(folder)
     partner = (folders or {}).get(weights.VISION, folder)
     if partner != folder:

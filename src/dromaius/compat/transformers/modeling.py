@@ -42,13 +42,12 @@ class Emu3Model(Emu3PreTrainedModel):
         return self.text_model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_model.embed_tokens = value
+        self.text_model.set_input_embeddings(value)
 
     def get_image_tokens(self, pixel_values: Tensor, image_sizes: ImageSizes = None) -> Tensor:
         """Ids of all pictures one after another, [sum of h*(w+1)], rows closed by end-of-line."""
-        codes = self.vqmodel.encode(pixel_values, image_sizes, return_dict=True).image_tokens
-        to_ids = self.vocabulary_mapping.convert_img2bpe
-        return torch.cat([to_ids(picture).flatten() for picture in codes])
+        codes = self.vqmodel.encode_pictures(pixel_values, image_sizes).image_tokens
+        return torch.cat(self._ids(codes))
 
     def get_image_features(
         self,
@@ -59,12 +58,15 @@ class Emu3Model(Emu3PreTrainedModel):
     ) -> Emu3VQVAEModelOutput | tuple[Any, ...]:
         """The vision tokenizer's output, with `pooler_output`: embeddings [h*(w+1),C] a picture."""
         reject(kwargs, "get_image_features()")
-        output = self.vqmodel.encode(pixel_values, image_sizes, return_dict=True)
-        ids = [self.vocabulary_mapping.convert_img2bpe(c).flatten() for c in output.image_tokens]
+        output = self.vqmodel.encode_pictures(pixel_values, image_sizes)
         embed = self.text_model.embed_tokens
-        output.pooler_output = tuple(embed(i.to(embed.weight.device)) for i in ids)
+        ids = self._ids(output.image_tokens)
+        output.pooler_output = tuple(embed(i.to(embed.weight.device)) for i in ids)  # type: ignore[assignment]  # one per picture, as upstream
         keep_dict = self.config.return_dict if return_dict is None else return_dict
         return output if keep_dict else output.to_tuple()
+
+    def _ids(self, pictures: list[Tensor] | None) -> list[Tensor]:
+        return [self.vocabulary_mapping.convert_img2bpe(p).flatten() for p in pictures or ()]
 
     @torch.no_grad()
     def decode_image_tokens(self, image_tokens: Tensor, height: int, width: int) -> Tensor:
@@ -84,14 +86,15 @@ class Emu3Model(Emu3PreTrainedModel):
         if image_tokens.ndim != 2:
             raise ValueError(f"image_tokens must be [batch, ids], got {tuple(image_tokens.shape)}")
         extra = image_tokens[:, cells + TAIL :]
-        if image_tokens.shape[1] < cells + TAIL or (extra != self.config.text.pad_token_id).any():
+        padding = torch.tensor(self.config.text.pad_token_id or 0).to(extra)
+        if image_tokens.shape[1] < cells + TAIL or (extra != padding).any():
             raise ValueError(
                 f"a {height}x{width} picture takes {cells + TAIL} ids ({height} rows of "
                 f"{width}+1, then end of frame, end of image, end of text), "
                 f"got {image_tokens.shape[1]}"
             )
         rows = image_tokens[:, :cells].unflatten(1, (height, width + 1))
-        line_end = self.vocabulary_mapping.eol_token_id
+        line_end = torch.tensor(self.vocabulary_mapping.eol_token_id or 0).to(rows)
         shifted = (rows[..., -1] != line_end) & (rows[..., :-1] == line_end).any(-1)  # [B,h]
         if shifted.any():
             picture, row = shifted.nonzero()[0].tolist()
@@ -169,7 +172,7 @@ class Emu3ForConditionalGeneration(Emu3PreTrainedModel, Emu3GenerationMixin):
     """The whole model: ids and pictures -> logits, `generate`, and pixels of generated ids."""
 
     input_modalities = ("image", "text")  # type: ignore[assignment]  # as upstream
-    output_modalities = ("image", "text")
+    output_modalities = ("image", "text")  # type: ignore[assignment]  # as upstream
     _tied_weights_keys = {"lm_head.weight": "model.text_model.embed_tokens.weight"}
 
     def __init__(self, config: Emu3Config) -> None:

@@ -32,7 +32,7 @@ GRID_SIDE = 8
 _OWN = ("return_for_image_generation", "ratio", "image_area")
 
 
-class Emu3ProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
+class Emu3ProcessorKwargs(ProcessingKwargs, total=False):
     """What `Emu3Processor.__call__` accepts besides text and pictures."""
 
     text_kwargs: TextKwargs
@@ -104,7 +104,9 @@ class Emu3Processor(ProcessorMixin):
         """
         kwargs, own = _take_own(kwargs)
         merged = self._merge_kwargs(
-            Emu3ProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            Emu3ProcessorKwargs,  # type: ignore[arg-type]  # the class, as upstream's callers do
+            tokenizer_init_kwargs=self.tokenizer.init_kwargs,
+            **kwargs,
         )
         text_options, image_options = merged["text_kwargs"], merged["images_kwargs"]
         prompts = [text] if isinstance(text, str) else text
@@ -114,7 +116,7 @@ class Emu3Processor(ProcessorMixin):
             return self._for_generation(images, prompts, own, text_options)
         if prompts is None and images is None:
             raise ValueError("give text, images or both")
-        features = {} if images is None else self.image_processor(images, **image_options)
+        features: Any = {} if images is None else self.image_processor(images, **image_options)
         if prompts is None:
             return features
         prompts = self._expand(list(prompts), features.get("image_sizes", ()))

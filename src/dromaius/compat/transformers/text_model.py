@@ -62,7 +62,7 @@ class Emu3TextModel(Emu3PreTrainedModel):
         return self.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embed_tokens = value
+        self.add_module("embed_tokens", value)
 
     def forward(
         self,
@@ -97,8 +97,9 @@ class Emu3TextModel(Emu3PreTrainedModel):
         slots = _places(cache, x, cache_position)
         rope = self.rotary(slots[None] if position_ids is None else position_ids, x.dtype)
         mask = _mask(attention_mask, slots, cache)
+        recorder = Eager(bool(output_attentions))
         eager = output_attentions or config._attn_implementation == "eager"
-        attend = Eager(bool(output_attentions)) if eager else sdpa
+        attend = recorder if eager else sdpa
         hidden = [x]
         for index, layer in enumerate(self.layers):
             view = LayerView(cache, index) if cache is not None else None
@@ -110,9 +111,7 @@ class Emu3TextModel(Emu3PreTrainedModel):
             last_hidden_state=x,
             past_key_values=past if use_cache or not legacy else None,  # type: ignore[arg-type]  # legacy tuples are documented
             hidden_states=tuple(hidden) if output_hidden_states else None,
-            attentions=tuple(attend.probabilities)  # type: ignore[union-attr,arg-type]  # eager then
-            if output_attentions
-            else None,
+            attentions=tuple(recorder.probabilities) if output_attentions else None,
         )
         return output if _wants_dict(return_dict, config) else output.to_tuple()
 
@@ -138,7 +137,7 @@ class Emu3ForCausalLM(Emu3PreTrainedModel, Emu3GenerationMixin):
         return self.model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.embed_tokens = value
+        self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head

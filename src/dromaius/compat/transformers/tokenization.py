@@ -5,15 +5,18 @@ Unlike `model.tokenizer`, these read special tokens inside text, as upstream doe
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from dromaius.tokenizers.convert import hf_form
+from dromaius.errors import CheckpointError
+from dromaius.tokenizers.bpe import BpeTokenizer
+from dromaius.tokenizers.convert import IMAGE_PLACEHOLDER, REPLACED_NAME, hf_form
 from dromaius.tokenizers.tiktoken import TiktokenTokenizer
 
 ROLES = {
-    "image_token": "<image>",
+    "image_token": IMAGE_PLACEHOLDER,
     "boi_token": "<|image start|>",
     "eoi_token": "<|image end|>",
     "image_wrapper_token": "<|image token|>",
@@ -34,11 +37,32 @@ def load_transformers_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             tokenizer_object=Tokenizer.from_str(json.dumps(form.definition)),
             **{k: v for k, v in (form.config or {}).items() if k != "tokenizer_class"},
         )
-    if (folder / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        for role, name in ROLES.items():
-            if getattr(tokenizer, role, None) is None and name in tokenizer.get_added_vocab():
-                setattr(tokenizer, role, name)
-                setattr(tokenizer, f"{role}_id", tokenizer.convert_tokens_to_ids(name))
-        return tokenizer  # type: ignore[no-any-return]  # untyped upstream
-    return AutoTokenizer.from_pretrained(folder)  # type: ignore[no-any-return]  # untyped upstream
+    if not (folder / "tokenizer.json").exists():
+        return AutoTokenizer.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if getattr(tokenizer, "image_token", None) is not None:
+        return tokenizer
+    # A file of our own: the placeholder has its BAAI name, and the roles are not written down.
+    return _with_roles(BpeTokenizer(folder / "tokenizer.json").definition)
+
+
+def _with_roles(definition: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """A tokenizer.json with the names of an -hf one. Raises CheckpointError where one lacks."""
+    names = {entry["content"] for entry in definition["added_tokens"]}
+    for entry in definition["added_tokens"]:
+        if IMAGE_PLACEHOLDER not in names and entry["content"] == REPLACED_NAME:
+            entry["content"] = IMAGE_PLACEHOLDER
+    vocab = definition["model"]["vocab"]
+    if IMAGE_PLACEHOLDER not in vocab and REPLACED_NAME in vocab:
+        vocab[IMAGE_PLACEHOLDER] = vocab.pop(REPLACED_NAME)
+    names = {entry["content"] for entry in definition["added_tokens"]}
+    roles = {"bos_token": "<|extra_203|>", "eos_token": "<|extra_204|>"}
+    roles["pad_token"] = "<|endoftext|>"
+    if absent := sorted({*roles.values(), *ROLES.values()} - names):
+        raise CheckpointError(f"the tokenizer has no {absent[0]}, so it writes no Emu3 prompts")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(definition)),
+        extra_special_tokens=ROLES,
+        clean_up_tokenization_spaces=False,
+        **roles,
+    )

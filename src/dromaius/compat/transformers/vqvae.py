@@ -55,7 +55,6 @@ class Emu3VQVAE(Emu3PreTrainedModel):
         if isinstance(module, VisionTokenizer) and not module.quantize.embedding.weight.is_meta:
             module.init_weights()
 
-    @torch.no_grad()
     def encode(
         self,
         pixel_values: Tensor,
@@ -73,18 +72,25 @@ class Emu3VQVAE(Emu3PreTrainedModel):
             `last_hidden_state` [B,t,E,h,w], what the encoder found, and `image_tokens`.
         """
         reject(kwargs, "encode()")
+        output = self.encode_pictures(pixel_values, image_sizes)
+        keep_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if keep_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def encode_pictures(
+        self, pixel_values: Tensor, image_sizes: ImageSizes = None
+    ) -> Emu3VQVAEModelOutput:
+        """`encode` with one type of result."""
         features: list[Tensor] = []  # what enters the convolution before the quantizer
         watch = self.tokenizer.quant_conv.register_forward_pre_hook(
             lambda _, inputs: features.append(inputs[0])
         )
         with watch:
             codes = self.tokenizer.encode(pixel_values)  # [B,(t,)h,w]
-        output = Emu3VQVAEModelOutput(
+        return Emu3VQVAEModelOutput(
             last_hidden_state=features[0].transpose(1, 2),  # [B,E,t,h,w] -> [B,t,E,h,w]
             image_tokens=self._without_padding(codes, image_sizes),
         )
-        keep_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if keep_dict else output.to_tuple()
 
     @torch.no_grad()
     def decode(self, hidden_states: Tensor) -> Tensor:
