@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dromaius.errors import ConfigError, InputError
+from dromaius.errors import ConfigError, DromaiusError, InputError
 from dromaius.models.emu3.weights import load_language_model, load_vision_tokenizer
 from dromaius.training.loop import run
 from dromaius.training.recipe import read_recipe
@@ -51,10 +51,10 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "bad.toml")
 
 
-def test_the_shipped_recipes_have_known_keys_only(request: pytest.FixtureRequest) -> None:
+def test_the_shipped_recipes_fail_only_for_lack_of_data() -> None:
     folder = Path(__file__).resolve().parents[2] / "recipes" / "nano"
     for path in sorted(folder.glob("*.toml")):
-        with pytest.raises((InputError, ConfigError)) as caught:
+        with pytest.raises(DromaiusError) as caught:
             # Without the data it fails at the data's folder: after all keys were read.
             recipe = json.loads(json.dumps(read_recipe(path)).replace("runs/nano", "absent"))
             make_plan(recipe)

@@ -160,10 +160,10 @@ def run(
             due = _due(progress.step, settings)
             if "evaluate" in due:
                 logged |= (figures := task.evaluate())
-            if "log" in due or "evaluate" in due:
+            if shard.rank == 0 and ("log" in due or "evaluate" in due):
                 logged["lr"] = optimizers[0].param_groups[0]["lr"]
                 report(clock.report(settings.steps, logged))
-            if stopped():
+            if _anywhere(stopped(), shard):
                 save()
                 raise Interrupted(
                     f"stopped after step {progress.step} of {settings.steps}; saved in {checkpoint}:"
@@ -229,6 +229,15 @@ def _shard() -> Shard:
     if not dist.is_initialized():
         dist.init_process_group("gloo")
     return Shard(dist.get_rank(), dist.get_world_size())
+
+
+def _anywhere(flag: bool, shard: Shard) -> bool:
+    """Whether any process says so: a signal may reach one of them a step earlier."""
+    if shard.world == 1:
+        return flag
+    told = torch.tensor(float(flag))
+    dist.all_reduce(told)
+    return bool(told)
 
 
 def _due(step: int, settings: LoopSettings) -> set[str]:
