@@ -1,0 +1,43 @@
+"""The commands of the README with the embedded model, as a newcomer types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dromaius
+from tests.cli.conftest import Cli
+
+
+@pytest.fixture(autouse=True)
+def nano(require_file: Callable[[Path], Path]) -> Path:
+    """The embedded model's folder; skips where it is not there."""
+    return require_file(Path(dromaius.__file__).parent / "assets" / "nano" / "config.json").parent
+
+
+def test_a_red_apple_is_drawn_twice_alike_and_named(program: Cli, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        drawn = program("image", "a red apple", "--seed", "7", "-o", name, model="real")
+        assert (drawn.code, drawn.out) == (0, f"{name}\n"), drawn.err
+        assert "seed 7" in drawn.error
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    named = program("ask", "a.png", "What is in the image?", "-q", model="real")
+    assert named.code == 0 and "apple" in named.out.lower(), named.out + named.err
+
+
+def test_nano_describes_itself_and_its_pictures(program: Cli) -> None:
+    facts = json.loads(program("info", "nano", "--json", model="real").out)
+    assert (facts["name"], facts["family"], facts["layout"]) == ("nano", "emu3", "dromaius")
+    program("image", "a red apple", "--seed", "7", "-o", "a.png", model="real")
+    made = json.loads(program("info", "a.png", "--json", model="real").out)
+    assert (made["model"], made["model_hash"], made["seed"]) == ("nano", facts["hash"], 7)
+
+
+def test_nano_reads_a_picture_that_comes_through_a_pipe(program: Cli) -> None:
+    drawn = program("image", "a red apple", "--seed", "7", "-o", "-", "-q", model="real")
+    assert drawn.raw.startswith(b"\x89PNG") and drawn.err == ""
+    again = program("reconstruct", "-", "--json", "-q", input=drawn.raw, model="real")
+    assert json.loads(again.out)["psnr"] > 20
