@@ -137,13 +137,13 @@ def _fill(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> None:
+    model.tie_weights()  # tied tensors are in a file once
     halves = model.halves()
     for half, module in halves.items():
         folder, layout = folders[half], detect(folders[half])
         if layout == "hf" and half == weights.LANGUAGE and weights.VISION not in halves:
             _say_what_upstream_does(type(model).__name__)
         _load_half(module, half, folder, layout, device, dtype)
-    model.tie_weights()
 
 
 def _say_what_upstream_does(name: str) -> None:
