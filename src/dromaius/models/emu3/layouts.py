@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
@@ -58,7 +58,7 @@ def detect(folder: Path) -> Layout:
     if "format" in data:
         return "dromaius"
     family = data.get("model_type")
-    if family in _BY_MODEL_TYPE:
+    if isinstance(family, str) and family in _BY_MODEL_TYPE:
         return _BY_MODEL_TYPE[family]
     hint = " (it asks for remote code, which is never run)" if "auto_map" in data else ""
     raise CheckpointError(f"{folder}: model_type {family!r} is not supported{hint}")
