@@ -8,19 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dromaius.compat.baai.configuration import Emu3Config
 from dromaius.compat.baai.loading import as_dtype, attention_implementation, read_options
+from dromaius.compat.transformers.attention import (
+    Eager,
+    LayerView,
+    LegacyCache,
+    open_cache,
+    to_legacy,
+    visibility,
+)
 from dromaius.errors import CheckpointError, warn_once
 from dromaius.models.emu3 import config as ours_config
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import detect, read_config
 from dromaius.models.emu3.weights import load_language_model
-from dromaius.nn.attention import Attend, attention_probabilities, sdpa
+from dromaius.nn.attention import sdpa
 
 
 class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
@@ -90,7 +98,7 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -106,7 +114,8 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
             input_ids: int [B,T]; or `inputs_embeds` [B,T,C].
             attention_mask: [B,S], 0 at padding; or bool [B,1,T,S], True where a token may look.
             position_ids: [B,T]; counted from the cache's length if None.
-            past_key_values: a transformers cache; a new one is made if `use_cache` says so.
+            past_key_values: a transformers cache or (keys, values) per layer; returned as given,
+                a new cache if none is and `use_cache` says so.
             labels: ids [B,T], -100 where ignored; the loss compares each with the token before.
             token_type_ids: ignored, the tokenizers of transformers 4 return them.
 
@@ -117,70 +126,51 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError("give either input_ids or inputs_embeds")
         x = self.model.embed(input_ids) if inputs_embeds is None else inputs_embeds  # [B,T,C]
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        layers = self.model.layers
+        cache, legacy = open_cache(past_key_values, len(layers), use_cache)
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        places = torch.arange(past, past + x.shape[1], device=x.device)  # [T]
         if attention_mask is None or attention_mask.ndim == 2:
-            attention_mask = self._hide_left_padding(input_ids, attention_mask, past_key_values)
-        mask = _visible(x.shape[1], past, attention_mask, past_key_values, x.device)
-        if position_ids is None:
-            position_ids = torch.arange(past, past + x.shape[1], device=x.device)[None]
+            attention_mask = self._hide_left_padding(input_ids, attention_mask, cache, past)
+        visible = x.shape[1] if cache is None else cache.get_mask_sizes(x.shape[1], 0)[0]
+        mask = visibility(attention_mask, places, visible, keep_causal=past == 0)
 
-        hidden = self._list_if("hidden_states", output_hidden_states)
-        attentions = self._list_if("attentions", output_attentions)
-        x = self._layers(x, position_ids, mask, past_key_values, hidden, attentions)
+        rope = self.model.rotary(places[None] if position_ids is None else position_ids, x.dtype)
+        wants_attentions = _wanted(self.config.output_attentions, output_attentions)
+        attend = Eager(record=True) if wants_attentions else sdpa
+        hidden = [x]
+        for index, layer in enumerate(layers):
+            x = layer(x, rope, mask, LayerView(cache, index) if cache is not None else None, attend)
+            hidden.append(x)
+        hidden[-1] = x = self.model.norm(x)
+
         rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(x[:, rows]).float()  # [B,T,V]
+        given_as_tuples = legacy and cache is not None and past_key_values is not None
         output = CausalLMOutputWithPast(
             loss=None if labels is None else _next_token_loss(logits, labels),
             logits=logits,
-            past_key_values=past_key_values,
-            hidden_states=None if hidden is None else tuple(hidden),
-            attentions=None if attentions is None else tuple(attentions),
+            past_key_values=to_legacy(cache) if given_as_tuples else cache,  # type: ignore[arg-type]  # as given
+            hidden_states=tuple(hidden)
+            if _wanted(self.config.output_hidden_states, output_hidden_states)
+            else None,
+            attentions=tuple(attend.probabilities or ()) if isinstance(attend, Eager) else None,
         )
-        return output if return_dict is not False else output.to_tuple()
-
-    def _list_if(self, what: str, asked: bool | None) -> list[Tensor] | None:
-        """A list to fill where the caller, or else the configuration, wants `what`."""
-        wanted = getattr(self.config, f"output_{what}", False) if asked is None else asked
-        return [] if wanted else None
-
-    def _layers(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        mask: Tensor | None,
-        cache: Cache | None,
-        hidden: list[Tensor] | None,
-        attentions: list[Tensor] | None,
-    ) -> Tensor:
-        """Run the stack; collect what goes into each layer, and attention probabilities."""
-        rope = self.model.rotary(positions, x.dtype)
-        attend = sdpa if attentions is None else _recording(attentions)
-        for index, layer in enumerate(self.model.layers):
-            if hidden is not None:
-                hidden.append(x)
-            view = None if cache is None else _LayerCache(cache, index)
-            x = layer(x, rope, mask, view, attend)
-        x = self.model.norm(x)
-        if hidden is not None:
-            hidden.append(x)
-        return x
+        return output if _wanted(self.config.return_dict, return_dict) else output.to_tuple()
 
     def _hide_left_padding(
-        self, input_ids: Tensor | None, mask: Tensor | None, cache: Cache | None
+        self, input_ids: Tensor | None, mask: Tensor | None, cache: Cache | None, past: int
     ) -> Tensor | None:
-        """The mask [B,S] without pads before the first token; the cache remembers them."""
-        pad, cached = self.config.pad_token_id, cache is not None and cache.get_seq_length() > 0
-        if cached:
+        """The mask [B,S] without the pads before a row's first token; the cache remembers them."""
+        if past:
             hidden = getattr(cache, _LEFT_PADDING, None)
-        elif input_ids is None or pad is None:
+        elif input_ids is None or self.config.pad_token_id is None:
             hidden = None
         else:
-            hidden = (input_ids == pad).cumprod(dim=1).bool()  # [B,T]
-            hidden &= ~hidden.all(dim=1, keepdim=True)
-            seen = hidden if mask is None else hidden & mask.bool()
-            if not seen.any():
+            hidden = (input_ids == self.config.pad_token_id).cumprod(dim=1).bool()  # [B,T]
+            if mask is not None:
+                hidden &= mask.bool()  # the others are hidden already
+            if not hidden.any() or hidden.all(dim=1).any():
                 return mask
             warn_once(
                 "left padding without an attention mask is hidden from attention; upstream attends "
@@ -191,12 +181,42 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
         if hidden is None:
             return mask
         if mask is None:
-            assert input_ids is not None
-            past = cache.get_seq_length() if cache is not None and cached else 0
-            mask = input_ids.new_ones(input_ids.shape[0], past + input_ids.shape[1])
+            new = 1 if input_ids is None else input_ids.shape[1]
+            mask = hidden.new_ones(hidden.shape[0], past + new)
         mask = mask.bool().clone()
-        mask[:, : hidden.shape[1]] &= ~hidden.to(mask.device)
+        mask[:, : hidden.shape[1]] &= ~hidden
         return mask
+
+    def prepare_inputs_for_generation(  # type: ignore[override]  # the rest is passed on
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As transformers', and for loops written for transformers 4: all ids so far may be given.
+
+        Those that the cache holds are then left out.
+        """
+        if next_sequence_length is None and past_key_values is not None:
+            next_sequence_length = input_ids.shape[1] - int(past_key_values.get_seq_length())
+        return super().prepare_inputs_for_generation(  # type: ignore[misc]  # typed for a protocol
+            input_ids,  # type: ignore[arg-type]  # any integer tensor
+            next_sequence_length,
+            past_key_values,
+            **kwargs,
+        )
+
+    def _has_unfinished_sequences(
+        self,
+        this_peer_finished: bool,
+        synced_gpus: bool,
+        device: torch.device,
+        cur_len: int | None = None,
+        max_length: int | None = None,
+    ) -> bool:
+        """As transformers'; the last two arguments are those that loops for version 4 give."""
+        return super()._has_unfinished_sequences(this_peer_finished, synced_gpus, device)
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         return self.model.embed_tokens
@@ -211,46 +231,8 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
 _LEFT_PADDING = "_emu3_left_padding"
 
 
-class _LayerCache:
-    """One layer of a transformers cache, as our attention sees it."""
-
-    def __init__(self, cache: Cache, layer: int) -> None:
-        self.cache, self.layer = cache, layer
-
-    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cache.update(keys, values, self.layer)
-
-
-def _visible(
-    new: int, past: int, mask: Tensor | None, cache: Cache | None, device: torch.device
-) -> Tensor | None:
-    """bool [B,1,T,S], True where a token may look; None: plain causal over the new tokens."""
-    if mask is not None and mask.ndim == 4:
-        return mask if mask.dtype == torch.bool else mask >= 0
-    if past == 0 and (mask is None or bool(mask.all())):
-        if cache is None or cache.get_mask_sizes(new, 0) == (new, 0):
-            return None
-    length, offset = (new, 0) if cache is None else cache.get_mask_sizes(new, 0)
-    keys = torch.arange(offset, offset + length, device=device)
-    visible = keys[None] <= torch.arange(past, past + new, device=device)[:, None]  # [T,S]
-    visible = visible[None, None]
-    if mask is not None:
-        padding = F.pad(mask.bool(), (0, max(0, offset + length - mask.shape[1])))  # static caches
-        visible = visible & padding[:, None, None, keys]
-        # A padded query sees nothing, which softmax cannot express: let it see itself.
-        itself = keys[None] == torch.arange(past, past + new, device=device)[:, None]
-        visible = visible | itself[None, None]
-    return visible
-
-
-def _recording(attentions: list[Tensor]) -> Attend:
-    """Attention that also keeps its probabilities [B,H,T,S]."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-        attentions.append(attention_probabilities(q, k, mask))
-        return sdpa(q, k, v, mask, dropout)
-
-    return attend
+def _wanted(default: bool | None, asked: bool | None) -> bool:
+    return bool(default if asked is None else asked)
 
 
 def _next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
