@@ -191,6 +191,9 @@ def test_a_prompt_on_stdin_and_a_picture_on_stdout(program: Cli, tmp_path: Path)
     image.load()
     assert json.loads(image.text["dromaius"])["prompt"] == "a red\napple"
     assert list(tmp_path.iterdir()) == []
+    assert json.loads(program("info", "-", "--json", input=done.raw).out)["seed"] == 7
+    nothing = program("info", "-", input=b"no picture")
+    assert nothing.error == "dromaius: error: the picture is not a picture that can be read"
 
 
 def test_prompts_on_stdin(program: Cli) -> None:

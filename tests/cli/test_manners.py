@@ -33,14 +33,14 @@ def until_drawing(process: subprocess.Popen[bytes], marker: Path) -> None:
         time.sleep(0.02)
 
 
-SLOW = {"FAKE_DELAY": "0.2", "FAKE_MARKER": "at-work"}
+SLOW = {"FAKE_DELAY": "0.5", "FAKE_MARKER": "at-work"}
 
 
 def test_ctrl_c_keeps_what_is_drawn(tmp_path: Path) -> None:
     arguments = ["image", "an apple", "a pear", "--seed", "7", "-o", "out.png"]
     process = start(command(*arguments), tmp_path, env=SLOW)
     until_drawing(process, tmp_path / "at-work")
-    done = interrupt(process, after=0.5)
+    done = interrupt(process, after=1.2)
     assert (done.code, done.out) == (130, "")
     partials = ["out-1.partial.png", "out-2.partial.png"]
     assert done.error == f"dromaius: interrupted; kept {', '.join(partials)}"
@@ -65,7 +65,7 @@ def test_ctrl_c_keeps_the_pictures_that_are_done(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_answering_ends_the_line(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    process = start(command("ask", "a.png", "What?"), tmp_path, env={"FAKE_DELAY": "0.5"})
+    process = start(command("ask", "a.png", "What?"), tmp_path, env={"FAKE_DELAY": "1"})
     assert process.stdout is not None
     assert process.stdout.read(3) == b"You"  # it streams: the first word comes before the last
     done = interrupt(process, after=0)

@@ -107,18 +107,12 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: float, total: float | None, doing: str | None = None) -> None:
-        """Sets how much is done and how much there is; None where that is unknown."""
+    def update(self, done: float, total: float) -> None:
+        """Sets how much is done and how much there is."""
         self.done = done
         if self._bar is not None:
             rate = f"{self.rate:,.0f} {self.unit}/s"
-            self._bar.update(
-                self._task,
-                completed=done,
-                total=total,
-                rate=rate,
-                description=doing or self.doing,
-            )
+            self._bar.update(self._task, completed=done, total=total, rate=rate)
 
     @property
     def seconds(self) -> float:

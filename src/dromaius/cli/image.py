@@ -120,7 +120,9 @@ def image(
     with console.Meter("drawing", "tokens", quiet) as meter:
         for start in range(0, len(specs), batch_size):
             batch = slice(start, start + batch_size)
-            for row in _draw(loaded, specs[batch], paths[batch], sampling, meter):
+            # the pictures still to come are taken to be as large as those so far
+            more = len(specs) / min(start + batch_size, len(specs))
+            for row in _draw(loaded, specs[batch], paths[batch], sampling, meter, more):
                 if as_json:
                     console.result_json(row)
                 elif output_to != "-":
@@ -170,17 +172,19 @@ def _draw(
     paths: Sequence[Path],
     sampling: Sampling,
     meter: console.Meter,
+    more: float,
 ) -> Iterator[dict[str, Any]]:
     """Draws one batch and writes it; yields what is to be said of each picture that is written.
 
-    Ctrl-C writes what there is of the others and goes on up.
+    `more` is the work of the whole command over that up to the end of this batch. Ctrl-C writes
+    what there is of the other pictures and goes on up.
     """
     before, cells, written, drawing = meter.done, 0, 0, None
     try:
         for drawing in model.stream_image(**_arguments(specs), **asdict(sampling)):
             cells = cells or sum(codes.numel() for codes in drawing.codes)
             done = cells * drawing.step / max(drawing.steps, 1)
-            meter.update(before + done, before + cells)
+            meter.update(before + done, (before + cells) * more)
         assert drawing is not None, "the model drew nothing"
         for picture, record, path in zip(drawing.pictures(), drawing.records, paths, strict=True):
             made = _provenance(model, record)

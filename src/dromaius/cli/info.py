@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dromaius.cli import console, options
+from dromaius.cli import console, inputs, options
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help='"nano", a model folder, a hub id, or a picture (.png).'),
+    typer.Argument(metavar="SOURCE", help='"nano", a folder, a hub id, or a picture (- on stdin).'),
 ]
 
 
@@ -21,7 +21,8 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Describe a model (family, sizes, settings, hash), or say how a picture was made."""
-    facts = _picture(source) if Path(source).is_file() else _model(source, vision_tokenizer)
+    is_picture = source == "-" or Path(source).is_file()
+    facts = _picture(source) if is_picture else _model(source, vision_tokenizer)
     if as_json:
         console.result_json(facts)
     else:
@@ -40,13 +41,15 @@ def _model(source: str, vision_tokenizer: str | None) -> dict[str, Any]:
     return facts | {"dtype": " and ".join(names)}
 
 
-def _picture(path: str) -> dict[str, Any]:
+def _picture(source: str) -> dict[str, Any]:
     from dromaius.errors import InputError
+    from dromaius.io.images import MAX_FILE_BYTES
     from dromaius.io.provenance import read_provenance
 
-    made = read_provenance(path)
+    made = read_provenance(inputs.read_stdin(MAX_FILE_BYTES) if source == "-" else source)
     if made is None:
-        raise InputError(f"{path} does not say how it was made")
+        name = "the picture" if source == "-" else source
+        raise InputError(f"{name} does not say how it was made")
     return asdict(made)
 
 

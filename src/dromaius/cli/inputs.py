@@ -44,7 +44,7 @@ def text_argument(text: str) -> str:
     Raises InputError for what is not UTF-8.
     """
     if text == "-":
-        text = _decode(_read_stdin(), "standard input").removesuffix("\n").removesuffix("\r")
+        text = _decode(read_stdin(MAX_TEXT), "standard input").removesuffix("\n").removesuffix("\r")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -69,6 +69,16 @@ def read_prompts(source: str) -> list[PictureSpec]:
     return specs
 
 
+def read_stdin(limit: int) -> bytes:
+    """All of standard input. Raises InputError above `limit` bytes."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
+    content = sys.stdin.buffer.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"standard input holds more than the allowed {limit} bytes")
+    return content
+
+
 def size(text: str) -> tuple[int, int]:
     """ "768x512" (width x height, in pixels) -> (height, width)."""
     try:
@@ -81,7 +91,7 @@ def size(text: str) -> tuple[int, int]:
 def _lines(source: str) -> Iterator[PictureSpec]:
     from dromaius.files import read_bytes
 
-    content = _read_stdin() if source == "-" else read_bytes(Path(source), MAX_TEXT)
+    content = read_stdin(MAX_TEXT) if source == "-" else read_bytes(Path(source), MAX_TEXT)
     for line in _decode(content, source).removeprefix("\ufeff").splitlines():
         if line.strip():
             yield PictureSpec(line)
@@ -106,15 +116,6 @@ def _check(key: str, value: Any, where: str) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, _KINDS[key])):
         expected = {str: "a text", int: "a whole number", float: "a number"}[_KINDS[key][-1]]
         raise InputError(f"{where}: {key} must be {expected}, got {value!r}")
-
-
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise InputError("standard input is closed")
-    content = sys.stdin.buffer.read(MAX_TEXT + 1)
-    if len(content) > MAX_TEXT:
-        raise InputError(f"standard input holds more than the allowed {MAX_TEXT} bytes")
-    return content
 
 
 def _decode(content: bytes, name: str) -> str:

@@ -58,18 +58,22 @@ class Provenance:
         return {KEY: self.to_json()}
 
 
-def read_provenance(path: str | Path) -> Provenance | None:
-    """Returns what a PNG says of its making; None when it says nothing.
+def read_provenance(source: str | Path | bytes) -> Provenance | None:
+    """Returns what a PNG (a path, or the file's bytes) says of its making; None for nothing.
 
     Raises InputError when the file is not a picture or its text is damaged.
     """
-    with open_raw(read_bytes(Path(path), MAX_FILE_BYTES), str(path)) as image:
+    if isinstance(source, bytes):
+        name, content = "the picture", source
+    else:
+        name, content = str(source), read_bytes(Path(source), MAX_FILE_BYTES)
+    with open_raw(content, name) as image:
         if not isinstance(image, PngImagePlugin.PngImageFile):
             return None
         try:
             text = image.text.get(KEY)
         except Exception as error:  # Pillow's readers raise many kinds for damaged files
-            raise InputError(f"{path} is damaged") from error
+            raise InputError(f"{name} is damaged") from error
     return None if text is None else Provenance.from_json(str(text))
 
 
