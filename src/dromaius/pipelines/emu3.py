@@ -34,11 +34,11 @@ class Emu3:
     """Draws pictures, answers questions about them, turns them into codes and back."""
 
     config: Emu3Config
-    language_model: LanguageModel | None
+    language_model: LanguageModel | None = field(repr=False)
     """ids [B,T] -> logits [B,T,V]; None where only a vision tokenizer was loaded."""
-    vision_tokenizer: VisionTokenizer | None
+    vision_tokenizer: VisionTokenizer | None = field(repr=False)
     """pixels <-> codes, float32 and frozen; None where only a language model was loaded."""
-    tokenizer: TextTokenizer | None
+    tokenizer: TextTokenizer | None = field(repr=False)
     name: str = "Emu3"
     folders: tuple[Path, ...] = ()
     hash: str = ""
@@ -211,8 +211,6 @@ class Emu3:
         first = pictures[0]
         height, width = smart_resize(first.height, first.width, settings, self.spatial_factor)
         resized = [images.resize(images.to_rgb(p), height, width) for p in pictures]
-        if len({p.size for p in pictures}) != 1:
-            raise InputError("the frames of a clip must have one size")
         return images.to_pixels(resized, settings.mean, settings.std, settings.rescale_factor)
 
     def checked_codes(self, codes: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ Sizes are in pixels where a name says height or width; grids count codes.
 
 from __future__ import annotations
 
+import math
+import operator
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
 
 UNDRAWN_GREY = (127, 127, 127)
+MAX_PIXELS = 4096 * 4096
+"""Largest picture that is drawn: 262,144 codes of 8 x 8 pixels."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,10 @@ def stream_images(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts or not all(isinstance(text, str) for text in prompts):
         raise InputError("a prompt must be a text, or a list of at least one text")
-    if not isinstance(n, int) or n < 1:
-        raise InputError(f"n must be at least 1, got {n!r}")
+    if (n := whole(n, "n")) < 1:
+        raise InputError(f"n must be at least 1, got {n}")
+    model.require_language_model()
+    model.require_vision_tokenizer()  # said now, not after a long drawing
     count = len(prompts)
     heights, widths = _each(height, count, "height"), _each(width, count, "width")
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
@@ -116,6 +123,10 @@ def stream_images(
         p = index // n
         grid = _grid(model, heights[p], widths[p], ratios[p] or "1:1", area)
         scale = settings.guidance if guides[p] is None else float(guides[p])
+        if not math.isfinite(scale):
+            raise InputError(f"guidance must be a finite number, got {scale}")
+        if not math.isfinite(scale):
+            raise InputError(f"guidance must be a finite number, got {scale}")
         negative = settings.negative_prompt if negatives[p] is None else negatives[p]
         records.append(
             Record(
@@ -163,15 +174,19 @@ def _grid(
     if (height is None) != (width is None):
         raise InputError("give both height and width, or neither")
     if height is not None and width is not None:
-        for name, size in (("height", height), ("width", width)):
+        sides = whole(height, "height"), whole(width, "width")
+        for name, size in zip(("height", "width"), sides, strict=True):
             if size < 1 or size % factor:
                 raise InputError(f"{name} must be a multiple of {factor} pixels, got {size}")
-        rows, columns = check_grid(height // factor, width // factor, factor)
+        rows, columns = check_grid(sides[0] // factor, sides[1] // factor, factor)
     else:
         area = model.config.image.image_area if area is None else area
         if area < 1:
             raise InputError(f"area must be positive, got {area}")
         rows, columns = generation_grid(ratio, area, factor)
+    if rows * columns * factor**2 > MAX_PIXELS:
+        size = f"{columns * factor}x{rows * factor}"
+        raise InputError(f"a picture of {size} pixels is too large: at most {MAX_PIXELS} are drawn")
     ids = model.vocabulary
     return TokenGrid(
         rows,
@@ -198,11 +213,23 @@ def _seeds(seed: int | Sequence[int] | None, count: int, n: int) -> list[int]:
     """An int gives picture i the seed + i; a list gives each prompt's pictures their own start."""
     if seed is None:
         seed = secrets.randbelow(2**31)
-    if isinstance(seed, int):
-        return [seed + i for i in range(count * n)]
-    if len(seed) != count:
-        raise InputError(f"seed has {len(seed)} entries for {count} prompts")
-    return [int(start) + i for start in seed for i in range(n)]
+    if isinstance(seed, (list, tuple)):
+        if len(seed) != count:
+            raise InputError(f"seed has {len(seed)} entries for {count} prompts")
+        seeds = [whole(start, "seed") + i for start in seed for i in range(n)]
+    else:
+        seeds = [whole(seed, "seed") + i for i in range(count * n)]
+    if not -(2**63) <= min(seeds) <= max(seeds) < 2**63:
+        raise InputError(f"a seed must fit into 64 bits, got {seed}")
+    return seeds
+
+
+def whole(value: object, name: str) -> int:
+    """A whole number of any integer type. Raises InputError for anything else."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what is no index raises
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from None
 
 
 def warn_beyond_training(tokens: int, context: int) -> None:

@@ -14,6 +14,7 @@ from dromaius.engine.sampling import Sampler
 from dromaius.errors import InputError
 from dromaius.io.images import open_image
 from dromaius.models.emu3.prompt import Part, chat_parts, layout, understanding_parts
+from dromaius.pipelines.image import whole
 
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
@@ -52,6 +53,8 @@ def stream_chat(
 
 def _turn(model: Emu3, message: dict[str, Any]) -> dict[str, Any]:
     """{"role", "content": text or [{"type": "text" | "image", ...}]} with pictures as codes."""
+    if not isinstance(message, dict):
+        raise InputError(f"a message must be a dictionary, got {message!r:.80}")
     role, content = message.get("role"), message.get("content")
     if role not in ("system", "user", "assistant"):
         raise InputError(f"a message's role must be system, user or assistant, got {role!r}")
@@ -73,20 +76,21 @@ def _turn(model: Emu3, message: dict[str, Any]) -> dict[str, Any]:
 
 def _codes(model: Emu3, picture: Picture) -> Tensor:
     if isinstance(picture, Tensor):
-        return picture
+        if picture.ndim != 2:
+            raise InputError(f"codes of a picture must be [h,w], got {list(picture.shape)}")
+        return model.checked_codes(picture)
     return model.encode_image(open_image(picture))
 
 
 def _stream(model: Emu3, parts: Sequence[Part], max_new_tokens: int | None) -> Iterator[str]:
     limit = model.config.generation.max_new_tokens if max_new_tokens is None else max_new_tokens
-    if limit < 1:
+    if whole(limit, "max_new_tokens") < 1:
         raise InputError(f"max_new_tokens must be at least 1, got {limit}")
-    tokenizer = model.require_tokenizer()
+    language_model, tokenizer = model.require_language_model(), model.require_tokenizer()
     prompt = layout(tokenizer, model.vocabulary, parts)
     room = model.room_for_text(len(prompt))
     ids, shown = [], 0
     greedy = Sampler(temperature=0)
-    language_model = model.require_language_model()
     stops = (model.vocabulary.eos,)
     for step in write_text(language_model, [prompt], min(limit, room), stops, greedy, [0]):
         ids.append(step[0])

@@ -31,6 +31,8 @@ def encode_video(model: Emu3, frames: Sequence[Image.Image]) -> Tensor:
     """
     if not frames:
         raise InputError("a clip needs at least one frame")
+    if len({frame.size for frame in frames}) != 1:
+        raise InputError("the frames of a clip must have one size")
     vision = model.require_vision_tokenizer()
     per_chunk = vision.config.temporal_downsample_factor
     padded = [*frames, *[frames[-1]] * (-len(frames) % per_chunk)]
