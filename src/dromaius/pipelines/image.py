@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import operator
-import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -123,8 +122,6 @@ def stream_images(
         p = index // n
         grid = _grid(model, heights[p], widths[p], ratios[p] or "1:1", area)
         scale = settings.guidance if guides[p] is None else float(guides[p])
-        if not math.isfinite(scale):
-            raise InputError(f"guidance must be a finite number, got {scale}")
         if not math.isfinite(scale):
             raise InputError(f"guidance must be a finite number, got {scale}")
         negative = settings.negative_prompt if negatives[p] is None else negatives[p]
