@@ -28,6 +28,9 @@ NEGATIVE_PROMPT = (
 MIN_GRID_SIDE = 3
 """Below three codes a side the published grid rule is ambiguous (spec section 4.5)."""
 
+MAX_GRID_CODES = 2**20
+"""A picture of 8192x8192 pixels: beyond it a size is a slip, and its memory could not be had."""
+
 
 class Encodes(Protocol):
     def encode(self, text: str) -> list[int]: ...
@@ -53,11 +56,16 @@ def generation_grid(ratio: str, area: int, factor: int = 8) -> tuple[int, int]:
 
 
 def check_grid(rows: int, columns: int, factor: int = 8) -> tuple[int, int]:
-    """Return the grid unchanged. Raises InputError for a side under three codes."""
+    """Return the grid unchanged. Raises InputError under three codes a side, over 2^20 in all."""
     if min(rows, columns) < MIN_GRID_SIDE:
         raise InputError(
             f"a picture of {columns * factor}x{rows * factor} pixels is too small: "
             f"each side needs at least {MIN_GRID_SIDE * factor}"
+        )
+    if rows * columns > MAX_GRID_CODES:
+        raise InputError(
+            f"a picture of {columns * factor}x{rows * factor} pixels is too large: "
+            f"at most {MAX_GRID_CODES * factor**2} pixels"
         )
     return rows, columns
 
