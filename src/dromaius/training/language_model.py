@@ -34,6 +34,8 @@ class HeldoutSettings(Section):
 
     file: str
     batch: int = 64
+    limit: int = 256
+    """Only the first so many samples."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class LanguageModelTask:
         with torch.no_grad():
             for one, samples in self.heldout:
                 losses = []
-                for rows in torch.arange(len(samples)).split(one.batch):
+                for rows in torch.arange(min(one.limit, len(samples))).split(one.batch):
                     losses.append(batch_loss(self.model, samples.batch(rows.tolist(), self.pad)))
                 figures[f"heldout/{Path(one.file).stem}"] = torch.stack(losses).mean().item()
         return figures
