@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -293,3 +294,30 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def parts(checkpoints: Checkpoints) -> SimpleNamespace:
+    """BAAI's objects over the tiny checkpoints."""
+    from dromaius.compat import baai
+
+    tokenizer = baai.AutoTokenizer.from_pretrained(checkpoints.baai_lm, padding_side="left")
+    images = baai.AutoImageProcessor.from_pretrained(checkpoints.baai_vq)
+    vision = baai.AutoModel.from_pretrained(checkpoints.baai_vq)
+    return SimpleNamespace(
+        tokenizer=tokenizer,
+        images=images,
+        vision=vision,
+        processor=baai.Emu3Processor(images, vision, tokenizer),
+        model=baai.AutoModelForCausalLM.from_pretrained(checkpoints.baai_lm),
+    )
+
+
+@pytest.fixture(scope="session")
+def theirs(checkpoints: Checkpoints) -> Any:
+    """transformers' own model of the same weights, float32."""
+    import torch
+    from transformers import Emu3ForConditionalGeneration
+
+    model = Emu3ForConditionalGeneration.from_pretrained(checkpoints.hf, dtype=torch.float32)
+    return model.requires_grad_(False).eval()

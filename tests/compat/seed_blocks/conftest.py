@@ -1,9 +1,8 @@
-"""How a block is run, and the objects it runs with."""
+"""How a block is run."""
 
 import ast
 import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,29 +65,3 @@ def run(
         return given
 
     return run_block
-
-
-@pytest.fixture(scope="session")
-def parts(checkpoints: Checkpoints) -> SimpleNamespace:
-    """BAAI's objects over the tiny checkpoints."""
-    from dromaius.compat import baai
-
-    tokenizer = baai.AutoTokenizer.from_pretrained(checkpoints.baai_lm, padding_side="left")
-    images = baai.AutoImageProcessor.from_pretrained(checkpoints.baai_vq)
-    vision = baai.AutoModel.from_pretrained(checkpoints.baai_vq)
-    return SimpleNamespace(
-        tokenizer=tokenizer,
-        images=images,
-        vision=vision,
-        processor=baai.Emu3Processor(images, vision, tokenizer),
-        model=baai.AutoModelForCausalLM.from_pretrained(checkpoints.baai_lm),
-    )
-
-
-@pytest.fixture(scope="session")
-def theirs(checkpoints: Checkpoints) -> Any:
-    """transformers' own model of the same weights, float32."""
-    from transformers import Emu3ForConditionalGeneration
-
-    model = Emu3ForConditionalGeneration.from_pretrained(checkpoints.hf, dtype=torch.float32)
-    return model.requires_grad_(False).eval()
