@@ -23,9 +23,9 @@ from dromaius.models.emu3.layouts import Layout, detect, join, read_config
 if TYPE_CHECKING:
     from dromaius.compat.transformers.base import Emu3PreTrainedModel
 
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     "low_cpu_mem_usage use_safetensors trust_remote_code weights_only local_files_only "
-    "offload_folder offload_state_dict offload_buffers max_memory force_download".split()
+    "offload_folder offload_state_dict offload_buffers max_memory force_download use_fast".split()
 )
 """Arguments about how transformers loads, which our loader settles by itself."""
 
@@ -127,7 +127,7 @@ def _override(cls: type, config: PreTrainedConfig, kwargs: dict[str, Any]) -> No
             config._attn_implementation = value
         elif hasattr(config, name):
             setattr(config, name, value)
-        elif name not in _WITHOUT_EFFECT:
+        elif name not in WITHOUT_EFFECT:
             raise TypeError(f"{cls.__name__}.from_pretrained got an unexpected argument {name!r}")
 
 

@@ -1,5 +1,6 @@
 """Emu3Processor: text and pictures -> model inputs (spec: emu3.md, sections 4.1 and 4.6)."""
 
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,12 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, TextKwargs
 
 from dromaius.compat.transformers.image_processing import Emu3ImageProcessor
+from dromaius.compat.transformers.loading import WITHOUT_EFFECT
 from dromaius.compat.transformers.tokenization import load_transformers_tokenizer
 from dromaius.io import hub
-from dromaius.models.emu3.layouts import read_json
+from dromaius.models.emu3 import dialects
+from dromaius.models.emu3.config import ImageSettings
+from dromaius.models.emu3.layouts import detect, read_config, read_json
 from dromaius.models.emu3.prompt import generation_grid
 
 CHAT_TEMPLATE = """\
@@ -48,6 +52,8 @@ class Emu3Processor(ProcessorMixin):
     """
 
     valid_processor_kwargs = Emu3ProcessorKwargs
+    ratio = "1:1"
+    image_area = ImageSettings.image_area
 
     def __init__(
         self, image_processor: Any, tokenizer: Any, chat_template: str | None = None, **kwargs: Any
@@ -80,11 +86,21 @@ class Emu3Processor(ProcessorMixin):
         )
         partner = kwargs.pop("vision_tokenizer", None)
         images = kwargs.pop("image_processor", None)
-        if images is None:
-            where = hub.resolve(partner) if partner is not None else folder
-            images = Emu3ImageProcessor.from_dict(_image_settings(where), **kwargs)
         tokenizer = load_transformers_tokenizer(folder)
-        return cls(images, tokenizer, chat_template=_chat_template(folder))
+        if (side := kwargs.pop("padding_side", None)) is not None:
+            tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = side
+        kwargs = {k: v for k, v in kwargs.items() if k not in WITHOUT_EFFECT}
+        if images is None:
+            settings = _image_settings(hub.resolve(partner) if partner is not None else folder)
+            images = Emu3ImageProcessor.from_dict(settings)
+            known = inspect.signature(Emu3ImageProcessor).parameters
+            for name, value in kwargs.items():
+                if name not in known:
+                    raise TypeError(f"Emu3Processor.from_pretrained got an unknown {name!r}")
+                setattr(images, name, value)
+        processor = cls(images, tokenizer, chat_template=_chat_template(folder))
+        processor.image_area = _generated_area(folder)
+        return processor
 
     def __call__(
         self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
@@ -96,7 +112,7 @@ class Emu3Processor(ProcessorMixin):
             text: one prompt or several; special tokens in it are read as such.
             return_for_image_generation: end each prompt with the header of a picture of `ratio`
                 ("W:H") and `image_area` (pixels); `image_sizes` are then (rows, columns) of codes
-                as numbers.
+                as numbers. Defaults: the processor's attributes of these names.
             **kwargs: options of the tokenizer and of the image processor, also as `text_kwargs`,
                 `images_kwargs` or `common_kwargs`.
 
@@ -139,10 +155,10 @@ class Emu3Processor(ProcessorMixin):
             raise ValueError("return_for_image_generation=True takes no images")
         if prompts is None:
             raise ValueError("return_for_image_generation=True needs text")
-        ratio = own.get("ratio", "1:1")
+        ratio = own.get("ratio", self.ratio)
         if not isinstance(ratio, str):
             raise ValueError(f"ratio must be one string such as '16:9', got {ratio!r}")
-        area = own.get("image_area", 518400)
+        area = own.get("image_area", self.image_area)
         rows, columns = self.calculate_generate_size(ratio, area, self.downsample_ratio)
         header = f"{self.image_start_token}{rows}*{columns}{self.fake_token_around_image}"
         inputs = BatchFeature(self._tokenize([f"{p}{header}" for p in prompts], options))
@@ -193,6 +209,13 @@ def _take_own(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return kwargs, own
 
 
+def _generated_area(folder: Path) -> int:
+    """Pixels of a generated picture; -hf files do not say, ours and BAAI's do."""
+    if (folder / "config.json").exists() and detect(folder) in ("dromaius", "baai"):
+        return read_config(folder).image.image_area
+    return ImageSettings.image_area
+
+
 def _image_settings(folder: Path) -> dict[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).exists():
@@ -200,6 +223,8 @@ def _image_settings(folder: Path) -> dict[str, Any]:
             data = data.get("image_processor", data) if name.startswith("processor") else data
             if "min_pixels" in data or "image_mean" in data:
                 return {k: v for k, v in data.items() if k not in ("auto_map", "size")}
+    if (folder / "config.json").exists() and detect(folder) == "dromaius":
+        return dialects.to_foreign(read_config(folder).image, dialects.IMAGE_PROCESSOR)
     # Every published checkpoint has 0.5; the class default (CLIP's) is right for none.
     return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
