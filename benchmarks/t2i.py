@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[tuple[float, float]]] = {"transformers": [], "dromaius": []}
     for repeat in range(arguments.repeats):
         draw = {
-            "transformers": lambda: draw_theirs(theirs, height, width, False, repeat),  # noqa: B023
-            "dromaius": lambda: draw_ours(ours, height, width, False, repeat),  # noqa: B023
+            "transformers": partial(draw_theirs, theirs, height, width, False, repeat),
+            "dromaius": partial(draw_ours, ours, height, width, False, repeat),
         }
         for name, work in draw.items():
             runs[name].append(seconds(work))
