@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_data import read_lines
-from captions import Record, plain_prompt
-from make_examples import Selection
 from PIL import Image
-from questions import QUESTIONS
-from render import plain_view, render_view
 from rich.console import Console
-from splits import split_of
 
 import dromaius
+from build_data import read_lines
+from captions import Record, plain_prompt
 from dromaius.errors import DromaiusError
+from make_examples import Selection
+from questions import QUESTIONS
+from render import plain_view, render_view
+from splits import split_of
 
 BATCH = 25  # pictures drawn at once
 FREE_PROMPTS = (
@@ -210,9 +210,7 @@ def answering(bench: Bench, heldout: Path) -> None:
         bench.report(f"answers, {split}: {kind}, {language}", case)
 
 
-def asked_questions(
-    bench: Bench, heldout: Path
-) -> Iterator[tuple[dict[str, Any], str, str, str]]:
+def asked_questions(bench: Bench, heldout: Path) -> Iterator[tuple[dict[str, Any], str, str, str]]:
     """(example, kind of question, question, answer) of the held-out file, in a fixed shuffle."""
     lines = [one for one in read_lines(heldout) if one["task"] == "answer"]
     Random(7).shuffle(lines)

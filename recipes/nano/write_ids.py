@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_data import read_lines
-from render import render_view
 from rich.console import Console
 from rich.progress import track
 
+from build_data import read_lines
 from dromaius.data.order import number_for
 from dromaius.data.samples import Sample, write_samples
 from dromaius.data.tokenize import answers_sample, generation_sample
@@ -44,6 +43,7 @@ from dromaius.models.emu3.weights import load_vision_tokenizer
 from dromaius.tokenizers.bpe import BpeTokenizer
 from dromaius.tokenizers.convert import train_bpe
 from dromaius.tokenizers.tiktoken import FIXED_NAMES, vision_names
+from render import render_view
 
 EMPTY_PROMPTS = 0.1  # share of text-to-image prompts that are dropped, for guidance
 PROMPT = PromptSettings(template="chat", system="")
@@ -151,9 +151,7 @@ def write_ids(asked: argparse.Namespace) -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(asked.out)
     write_text(asked.out / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
-    shutil.copyfile(
-        asked.vision_tokenizer / "model.safetensors", asked.out / "model.safetensors"
-    )
+    shutil.copyfile(asked.vision_tokenizer / "model.safetensors", asked.out / "model.safetensors")
     codes = encode_views([*examples, *held], pictures, model)
     for task, name in (("t2i", "t2i"), ("answer", "answers")):
         for split, lines, empty in (("", examples, EMPTY_PROMPTS), ("heldout_", held, 0.0)):
@@ -168,9 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
     parser.add_argument("--examples", type=Path, default=Path("runs/nano/examples.jsonl"))
     parser.add_argument("--heldout", type=Path, default=Path("runs/nano/heldout.jsonl"))
-    parser.add_argument(
-        "--vision-tokenizer", type=Path, default=Path("runs/nano/vision_tokenizer")
-    )
+    parser.add_argument("--vision-tokenizer", type=Path, default=Path("runs/nano/vision_tokenizer"))
     parser.add_argument("--out", type=Path, default=Path("runs/nano/ids"))
     parser.add_argument("--vocabulary", type=int, default=2048, help="ordinary text ids")
     parser.add_argument("--seed", type=int, default=1)

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dromaius.cli import console
 
 if TYPE_CHECKING:
     from dromaius.training.loop import Report
 
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file: see recipes/.")]
 
-def train(recipe: Path) -> None:
-    """Train what a recipe describes; run again, it goes on where it stopped.
 
-    Progress goes to stderr, the folder of the result to stdout.
-    """
-    from rich.console import Console
-
+def train(recipe: Recipe) -> None:
+    """Train what a recipe describes; run again, it goes on where it stopped."""
     from dromaius.training.loop import Interrupted, run
     from dromaius.training.metrics import Recorder
     from dromaius.training.recipe import read_recipe
     from dromaius.training.tasks import make_plan
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     content = read_recipe(Path(recipe))
     plan = make_plan(content)
     record = Recorder(Path(plan.loop.out))
 
     def report(progress: Report) -> None:
         record(progress)
-        console.print(describe(progress))
+        console.remark(describe(progress))
 
     try:
         run(plan.task, plan.loop, plan.optimizer, content, report)
     except Interrupted as stop:
-        console.print(str(stop))
+        console.remark(stop)
         raise SystemExit(130) from None
     finally:
         record.close()
-    print(plan.loop.out)
+    console.result(plan.loop.out)
 
 
 def describe(report: Report) -> str:

@@ -109,6 +109,7 @@ def collate(
     ids: Sequence[Tensor], segments: Sequence[Tensor], targets: Sequence[Tensor], pad: int
 ) -> Batch:
     """Samples given as tensors of equal length each -> one padded batch."""
+
     def padded(columns: Sequence[Tensor], fill: int) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(list(columns), batch_first=True, padding_value=fill)
 

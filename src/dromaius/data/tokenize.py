@@ -14,9 +14,7 @@ from dromaius.models.emu3.prompt import Encodes, generation_prompt, layout, unde
 from dromaius.models.emu3.vocabulary import Vocabulary
 
 
-def generation_sample(
-    tokenizer: Encodes, ids: Vocabulary, prompt: str, codes: Tensor
-) -> Sample:
+def generation_sample(tokenizer: Encodes, ids: Vocabulary, prompt: str, codes: Tensor) -> Sample:
     """A prompt and the picture it asks for, codes [h,w]; all from the first visual id is learnt.
 
     Behind the rows come end of frame, end of image and eos, as when Emu3 draws.

@@ -19,7 +19,7 @@ class RunningCodebook(nn.Module):
     idle: Tensor
     updates: Tensor
 
-    def __init__(self, weight: nn.Parameter, decay: float = 0.99, patience: int = 20) -> None:
+    def __init__(self, weight: Tensor, decay: float = 0.99, patience: int = 20) -> None:
         super().__init__()
         self.decay, self.patience = decay, patience
         self._weight = [weight]  # in a list: the parameter stays the vision tokenizer's alone

@@ -14,8 +14,8 @@ from dromaius.data.samples import IGNORED, Batch, Samples
 from dromaius.models.emu3.config import LanguageModelConfig, Section
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.training.export import export_language_model
-from dromaius.training.losses import next_token_loss
 from dromaius.training.loop import Shard
+from dromaius.training.losses import next_token_loss
 
 
 @dataclass(frozen=True)

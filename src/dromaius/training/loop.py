@@ -69,9 +69,13 @@ class Shard:
 class Task(Protocol):
     """What an objective gives to the loop."""
 
-    model: nn.Module
-    extra: nn.Module
-    """Buffers besides the model that the next step depends on."""
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def extra(self) -> nn.Module:
+        """Buffers besides the model that the next step depends on."""
+        ...
 
     def begin(self) -> None:
         """Called once before step 0 of a fresh run."""
@@ -166,8 +170,8 @@ def run(
             if _anywhere(stopped(), shard):
                 save()
                 raise Interrupted(
-                    f"stopped after step {progress.step} of {settings.steps}; saved in {checkpoint}:"
-                    " the same command goes on from there"
+                    f"stopped after step {progress.step} of {settings.steps}; saved in "
+                    f"{checkpoint}: the same command goes on from there"
                 )
             if "checkpoint" in due:
                 save()
@@ -257,7 +261,9 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
     handled = (signal.SIGINT, signal.SIGTERM)
     try:
-        previous = {s: signal.signal(s, lambda number, frame: asked.append(number)) for s in handled}
+        previous = {
+            s: signal.signal(s, lambda number, frame: asked.append(number)) for s in handled
+        }
     except ValueError:  # not the main thread: nobody sends it signals
         previous = {}
     try:

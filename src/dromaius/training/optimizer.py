@@ -81,11 +81,12 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         """Nesterov's look ahead of the running average of gradients."""
-        state = self.state[p]
+        gradient, state = p.grad, self.state[p]
+        assert gradient is not None  # step() looks at no others
         if not state:
             state["momentum"] = torch.zeros_like(p)
-        average: Tensor = state["momentum"].lerp_(p.grad, 1.0 - momentum)  # type: ignore[arg-type]  # a gradient is there
-        return p.grad.lerp(average, momentum)  # type: ignore[union-attr]  # a gradient is there
+        average: Tensor = state["momentum"].lerp_(gradient, 1.0 - momentum)
+        return gradient.lerp(average, momentum)
 
 
 def is_matrix(name: str, module: nn.Module) -> bool:

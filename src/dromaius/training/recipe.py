@@ -31,13 +31,17 @@ def read_sections(
     """
     known = {"task", *kinds}
     if unknown := sorted(set(recipe) - known):
-        raise ConfigError(f"unknown key {unknown[0]} in the recipe (known: {', '.join(sorted(known))})")
+        raise ConfigError(
+            f"unknown key {unknown[0]} in the recipe (known: {', '.join(sorted(known))})"
+        )
     parts: dict[str, Any] = {}
     for name, kind in kinds.items():
         if name not in recipe:
             raise ConfigError(f"the recipe has no table [{name}]")
         if name in lists:
-            parts[name] = [kind.from_dict(one, f"{name}[{i}]") for i, one in enumerate(recipe[name])]
+            parts[name] = [
+                kind.from_dict(one, f"{name}[{i}]") for i, one in enumerate(recipe[name])
+            ]
         else:
             parts[name] = kind.from_dict(recipe[name], name)
     return parts

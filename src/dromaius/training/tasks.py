@@ -41,9 +41,7 @@ def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
         "heldout": PictureSettings,
     }
     p = read_sections(recipe, kinds)
-    task = VisionTokenizerTask(
-        p["model"], p["objective"], p["data"], p["heldout"], p["loop"].seed
-    )
+    task = VisionTokenizerTask(p["model"], p["objective"], p["data"], p["heldout"], p["loop"].seed)
     return Plan(task, p["loop"], p["optimizer"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dromaius.data.order import generator_for
 from dromaius.data.pictures import Pictures, PictureSettings
@@ -18,8 +18,8 @@ from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.nn.norm import SpatialNorm
 from dromaius.training.codebook import RunningCodebook
 from dromaius.training.export import export_vision_tokenizer
-from dromaius.training.losses import commitment_loss, picture_loss
 from dromaius.training.loop import Shard
+from dromaius.training.losses import commitment_loss, picture_loss
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class VisionTokenizerTask:
             vectors = self.model.encode_latents(pixels).movedim(1, -1).flatten(0, -2)
             mean, scale = vectors.mean(0), vectors.std(0) + 1e-6
             last = self.model.quant_conv.conv
+            assert last.bias is not None  # every convolution here has one
             last.weight /= scale[:, None, None, None, None]
-            last.bias.copy_((last.bias - mean) / scale)  # type: ignore[union-attr]  # it has a bias
+            last.bias.copy_((last.bias - mean) / scale)
             vectors = (vectors - mean) / scale
         self.extra.start(vectors, generator_for(self.seed, "codebook"))
 
@@ -130,5 +131,3 @@ def gather(tensor: Tensor) -> Tensor:
     parts: list[Any] = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(parts, tensor)
     return torch.cat(parts)
-
-
