@@ -190,6 +190,35 @@ def test_left_padding(pair: tuple[Any, LanguageModel], rng_seed: int) -> None:
     assert (unmasked[1, -5:] - logits[1, -5:]).abs().max() > 1e-3
 
 
+class ListCache:
+    """The keys and values of one layer, joined as they come."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.append((keys, values))
+        joined = [torch.cat(parts, dim=2) for parts in zip(*self.seen, strict=True)]
+        return joined[0], joined[1]
+
+
+@torch.no_grad()
+def test_a_cache_changes_nothing(pair: tuple[Any, LanguageModel], rng_seed: int) -> None:
+    """A left-padded batch fed in pieces: the logits of one forward by transformers."""
+    reference, ours = pair
+    if stretches(ours):
+        pytest.skip("keys of a cache keep the frequencies of the length at which they were made")
+    ids = draw_ids(ours, rng_seed, 2, 12)
+    keep, positions, mask = padding_mask([12, 7], 12)
+    expected = reference(ids, attention_mask=keep, position_ids=positions).logits
+    caches = [ListCache() for _ in range(ours.config.num_hidden_layers)]
+    parts = [
+        ours(ids[:, a:b], positions[:, a:b], mask[:, :, a:b, :b], caches)
+        for a, b in ((0, 6), (6, 7), (7, 8), (8, 12))
+    ]
+    close(torch.cat(parts, 1)[keep.bool()], expected[keep.bool()])
+
+
 @torch.no_grad()
 def test_positions_reach_the_rotation(pair: tuple[Any, LanguageModel], rng_seed: int) -> None:
     reference, ours = pair
