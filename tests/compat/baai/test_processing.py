@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from dromaius.compat import baai
+from tests.compat.conftest import Checkpoints
 
 PAD, EOL, EOF, BOS, EOS, IMG, BOI, EOI = (
     151643,
@@ -178,7 +179,9 @@ def test_damaged_pictures_are_refused(parts: SimpleNamespace) -> None:
 # --- construction and errors --------------------------------------------------------------------
 
 
-def test_parts_of_a_processor(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_parts_of_a_processor(
+    parts: SimpleNamespace, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
     with pytest.raises(AssertionError, match="image tokenizer"):
         baai.Emu3Processor(parts.images, tokenizer=parts.tokenizer)
     with pytest.raises(TypeError):
@@ -190,6 +193,11 @@ def test_parts_of_a_processor(parts: SimpleNamespace, tmp_path: Path) -> None:
     assert {"emu3.tiktoken", "emu3_vision_tokens.txt"} <= saved
     assert not any(name.endswith(".safetensors") for name in saved)
     assert parts.processor.vision_tokenizer is parts.vision
+    again = baai.Emu3Processor.from_pretrained(checkpoints.baai_lm, checkpoints.baai_vq)
+    image = noise(40, 64)
+    expected = parts.processor(["a", "b c"], [image] * 2, mode="U", padding="longest")
+    found = again(["a", "b c"], [image] * 2, mode="U", padding="longest")
+    assert found.input_ids == expected.input_ids
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ def test_parts_of_a_processor(parts: SimpleNamespace, tmp_path: Path) -> None:
         ({"text": "a", "ratio": "wide"}, ValueError, "'wide'"),
         ({"text": "a", "ratio": "0:1"}, ValueError, "'0:1'"),
         ({"text": "a", "image_area": 1}, ValueError, "too small"),
-        ({"text": 5}, (ValueError, TypeError), ""),
+        ({"text": 5}, (ValueError, TypeError), None),
         ({"text": None}, ValueError, "text"),
         ({"text": "a", "mode": "U"}, ValueError, "image"),
         ({"text": "a", "mode": "U", "image": "a.png"}, ValueError, "PIL"),

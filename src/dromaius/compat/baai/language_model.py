@@ -28,7 +28,7 @@ from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import detect, read_config
 from dromaius.models.emu3.weights import load_language_model
-from dromaius.nn.attention import sdpa
+from dromaius.nn.attention import Attend, sdpa
 
 
 class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
@@ -126,26 +126,16 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError("give either input_ids or inputs_embeds")
         x = self.model.embed(input_ids) if inputs_embeds is None else inputs_embeds  # [B,T,C]
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        layers = self.model.layers
-        cache, legacy = open_cache(past_key_values, len(layers), use_cache)
+        cache, legacy = open_cache(past_key_values, len(self.model.layers), use_cache)
         past = int(cache.get_seq_length()) if cache is not None else 0
-        places = torch.arange(past, past + x.shape[1], device=x.device)  # [T]
         if attention_mask is None or attention_mask.ndim == 2:
             attention_mask = self._hide_left_padding(input_ids, attention_mask, cache, past)
-        visible = x.shape[1] if cache is None else cache.get_mask_sizes(x.shape[1], 0)[0]
-        mask = visibility(attention_mask, places, visible, keep_causal=past == 0)
-
-        rope = self.model.rotary(places[None] if position_ids is None else position_ids, x.dtype)
         wants_attentions = _wanted(self.config.output_attentions, output_attentions)
         attend = Eager(record=True) if wants_attentions else sdpa
-        hidden = [x]
-        for index, layer in enumerate(layers):
-            x = layer(x, rope, mask, LayerView(cache, index) if cache is not None else None, attend)
-            hidden.append(x)
-        hidden[-1] = x = self.model.norm(x)
+        hidden = self._run_layers(x, position_ids, attention_mask, cache, past, attend)
 
         rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(x[:, rows]).float()  # [B,T,V]
+        logits = self.lm_head(hidden[-1][:, rows]).float()  # [B,T,V]
         given_as_tuples = legacy and cache is not None and past_key_values is not None
         output = CausalLMOutputWithPast(
             loss=None if labels is None else _next_token_loss(logits, labels),
@@ -157,6 +147,28 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
             attentions=tuple(attend.probabilities or ()) if isinstance(attend, Eager) else None,
         )
         return output if _wanted(self.config.return_dict, return_dict) else output.to_tuple()
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        cache: Cache | None,
+        past: int,
+        attend: Attend,
+    ) -> list[Tensor]:
+        """x [B,T,C] -> what goes into each layer, then the result after the norm."""
+        new = x.shape[1]
+        places = torch.arange(past, past + new, device=x.device)  # [T]
+        visible = new if cache is None else cache.get_mask_sizes(new, 0)[0]
+        mask = visibility(attention_mask, places, visible, keep_causal=past == 0)
+        rope = self.model.rotary(places[None] if position_ids is None else position_ids, x.dtype)
+        hidden = [x]
+        for index, layer in enumerate(self.model.layers):
+            x = layer(x, rope, mask, LayerView(cache, index) if cache is not None else None, attend)
+            hidden.append(x)
+        hidden[-1] = self.model.norm(x)
+        return hidden
 
     def _hide_left_padding(
         self, input_ids: Tensor | None, mask: Tensor | None, cache: Cache | None, past: int
