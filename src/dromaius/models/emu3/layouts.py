@@ -131,7 +131,8 @@ def _read_baai(folder: Path, data: dict[str, Any]) -> Emu3Config:
 
 def _read_hf(folder: Path, data: dict[str, Any]) -> Emu3Config:
     text = dict(data.get("text_config") or {})
-    text.setdefault("tie_word_embeddings", data.get("tie_word_embeddings", False))
+    if "tie_word_embeddings" in data:  # transformers' whole model goes by the outer one
+        text["tie_word_embeddings"] = data["tie_word_embeddings"]
     language = dialects.language_model_config(text, dialects.HF_LANGUAGE_MODEL)
     vision = dialects.vision_tokenizer_config(
         data.get("vq_config") or {}, dialects.HF_VISION_TOKENIZER
