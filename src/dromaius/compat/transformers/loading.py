@@ -18,7 +18,7 @@ from dromaius.compat.transformers.configuration import (
 from dromaius.errors import CheckpointError, warn_once
 from dromaius.io import checkpoint, hub
 from dromaius.models.emu3 import weights
-from dromaius.models.emu3.layouts import Layout, detect, join, read_config
+from dromaius.models.emu3.layouts import Layout, detect, join, read_config, read_json
 
 if TYPE_CHECKING:
     from dromaius.compat.transformers.base import Emu3PreTrainedModel
@@ -70,7 +70,9 @@ def config_of(
     layout = detect(folder)
     if layout == "hf":
         whole = Emu3Config.from_pretrained(folder)
-        whole.text.tie_word_embeddings = whole.tie_word_embeddings  # the outer one counts
+        outer = read_json(folder / "config.json").get("tie_word_embeddings")
+        tied = whole.text.tie_word_embeddings if outer is None else outer  # the outer one counts
+        whole.tie_word_embeddings = whole.text.tie_word_embeddings = tied
         parts = {Emu3Config: whole, Emu3TextConfig: whole.text, Emu3VQVAEConfig: whole.vision}
         return parts[config_class]
     if (layout, config_class) in (("hf-text", Emu3TextConfig), ("hf-vision", Emu3VQVAEConfig)):

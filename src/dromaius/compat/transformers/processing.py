@@ -102,6 +102,13 @@ class Emu3Processor(ProcessorMixin):
         processor.image_area = _generated_area(folder)
         return processor
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Write an -hf processor; arguments as upstream's."""
+        if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is not None:
+            backend.no_padding()  # state of the last call, not a setting
+            backend.no_truncation()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     def __call__(
         self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
     ) -> BatchFeature:

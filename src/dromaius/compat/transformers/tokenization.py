@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dromaius.errors import CheckpointError
+from dromaius.models.emu3.layouts import read_json
 from dromaius.tokenizers.bpe import BpeTokenizer
 from dromaius.tokenizers.convert import IMAGE_PLACEHOLDER, REPLACED_NAME, hf_form
 from dromaius.tokenizers.tiktoken import TiktokenTokenizer
@@ -40,6 +41,10 @@ def load_transformers_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer.json").exists():
         return AutoTokenizer.from_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    if not (settings.exists() and "padding_side" in read_json(settings)):
+        # tokenizer.json keeps the side of the last call before it was saved: nobody's choice
+        tokenizer.init_kwargs.pop("padding_side", None)
     if getattr(tokenizer, "image_token", None) is not None:
         return tokenizer
     # A file of our own: the placeholder has its BAAI name, and the roles are not written down.
