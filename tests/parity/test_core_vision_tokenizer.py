@@ -361,7 +361,8 @@ def test_frozen_until_unfreeze_is_called(fresh: VisionTokenizer) -> None:
     parent.train()
     trainable = {name for name, p in parent.named_parameters() if p.requires_grad}
     assert trainable == {"inner.own.weight", "inner.own.bias"}
-    assert not fresh.decode(torch.zeros(1, 2, 2, dtype=torch.int64)).requires_grad
+    parent.requires_grad_(True)  # torch walks the parameters: no override can stop that,
+    assert not fresh.decode(torch.zeros(1, 2, 2, dtype=torch.int64)).requires_grad  # but this does
     fresh.unfreeze()
     assert all(p.requires_grad for p in fresh.parameters())
     statistics = {n: b.clone() for n, b in fresh.named_buffers()}

@@ -53,6 +53,8 @@ class RopeParameters:
             )
         if self.rope_type in _NEEDS_FACTOR and self.factor is None:
             raise ValueError(f"rope_type {self.rope_type!r} needs a factor")
+        if self.factor is not None and not self.factor > 0:
+            raise ValueError(f"rope scaling: factor must be positive, got {self.factor!r}")
         if self.rope_type == "llama3" and None in (self.low_freq_factor, self.high_freq_factor):
             raise ValueError("rope_type 'llama3' needs low_freq_factor and high_freq_factor")
         if self.rope_type == "longrope":

@@ -38,11 +38,21 @@ class Section:
         return asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require_positive(section: object, *names: str) -> None:
     for name in names:
-        value = getattr(section, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_whole(value := getattr(section, name)) or value < 1:
             raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+
+
+def _require_shares(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,9 @@ class LanguageModelConfig(Section):
             )
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"unsupported hidden_act {self.hidden_act!r}")
+        _require_shares(self, "attention_dropout", "embedding_dropout")
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, dict):
+            raise ValueError(f"rope_scaling must be a table, got {self.rope_scaling!r}")
         _ = self.rope  # an unsupported scaling is named here, not at the first forward
 
     @property
@@ -139,6 +152,8 @@ class VisionTokenizerConfig(Section):
             self, "codebook_size", "embed_dim", "z_channels", "ch", "num_res_blocks", "in_channels"
         )
         _require_positive(self, "temporal_downsample_factor", "norm_num_groups", "out_channels")
+        if not self.ch_mult or not all(_is_whole(m) and m > 0 for m in self.ch_mult):
+            raise ValueError(f"ch_mult must list positive whole numbers, got {self.ch_mult!r}")
         if self.embed_dim != self.z_channels:
             raise ValueError(f"embed_dim {self.embed_dim} must equal z_channels {self.z_channels}")
         factor = self.temporal_downsample_factor
@@ -172,6 +187,12 @@ class VocabularyConfig(Section):
     visual_start: int = 151854
     """Id of codebook entry 0; entry n has the id visual_start + n."""
     codebook_size: int = 32768
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "codebook_size")
+        for name, value in asdict(self).items():
+            if not _is_whole(value) or value < 0:
+                raise ValueError(f"{name} must be an id, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def generation_grid(ratio: str, area: int, factor: int = 8) -> tuple[int, int]:
         raise InputError(f"ratio must look like 16:9, got {ratio!r}") from None
     if width < 1 or height < 1:
         raise InputError(f"ratio must be of positive numbers, got {ratio!r}")
+    if area < 1:
+        raise InputError(f"area must be positive, got {area}")
     scale = (area / (width * height)) ** 0.5
     return check_grid(round(height * scale / factor), round(width * scale / factor), factor)
 

@@ -177,7 +177,8 @@ class VisionTokenizer(nn.Module):
 
     It stays float32 whatever dtype a surrounding model is moved to (a bfloat16 nearest-code lookup
     picks other codes), and frozen: `train()` of a surrounding model does not reach it, because its
-    batch norms would move and the codes with them. Only `unfreeze()` makes it trainable.
+    batch norms would move and the codes with them. Only `unfreeze()` makes it trainable, and only
+    through `encode_latents` and `decode_latents`: `encode` and `decode` never carry gradients.
     """
 
     def __init__(self, config: VisionTokenizerConfig) -> None:
@@ -192,6 +193,7 @@ class VisionTokenizer(nn.Module):
         super()._apply(lambda t: t.float() if t.is_floating_point() else t)
         self.freeze()
 
+    @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Codes of pictures or clips.
 
@@ -211,6 +213,7 @@ class VisionTokenizer(nn.Module):
             codes = self.quantize(latents.movedim(1, -1))  # [B,E,t,h,w] -> [B,t,h,w]
         return codes.squeeze(1) if pixels.ndim == 4 else codes
 
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels of codes, unclamped.
 
