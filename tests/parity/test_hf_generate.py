@@ -182,6 +182,23 @@ def test_a_negative_prompt_gets_the_pictures_header(pair: Pair) -> None:
         pair.ours.generate(input_ids=text_only, **bare, **guided)
 
 
+def test_several_pictures_a_prompt(pair: Pair) -> None:
+    """transformers fails where guidance meets num_return_sequences; ours repeats the negative."""
+    inputs, wrong = negative(pair, header=True)
+    several = {"do_sample": True, "max_new_tokens": 3, "num_return_sequences": 2}
+    settings = {**several, "guidance_scale": 3.0, "top_k": 1}
+    with pytest.raises(RuntimeError):
+        pair.theirs.generate(**inputs, **wrong, **settings)
+    got = pair.ours.generate(**inputs, **wrong, **settings)
+    single = pair.ours.generate(
+        **inputs, **wrong, **GREEDY | {"max_new_tokens": 3}, guidance_scale=3.0
+    )
+    assert torch.equal(got, single.repeat_interleave(2, dim=0))
+    one = {name: tensor[:1] for name, tensor in wrong.items()}
+    with pytest.raises(ValueError, match="1 negative prompts for 2 prompts"):
+        pair.ours.generate(**inputs, **one, **GREEDY, guidance_scale=3.0)
+
+
 def test_both_branches_are_float32_in_a_bfloat16_model(pair: Pair) -> None:
     """transformers takes the unconditional softmax in bfloat16 (spec section 0, fact 7)."""
     inputs, wrong = negative(pair, header=True)

@@ -281,6 +281,24 @@ def test_transformers_own_emu3_is_never_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@torch.no_grad()
+def test_transformers_own_configurations_are_understood(pair: Pair) -> None:
+    """Also seed 000's `Emu3TextModel(config: Emu3Config)`."""
+    theirs = pair.theirs.config
+    whole = compat.Emu3ForConditionalGeneration(theirs)
+    assert isinstance(whole.config, compat.Emu3Config)
+    assert whole.config.vocabulary_map == pair.names
+    for config in (theirs.text_config, pair.ours.config):
+        model = compat.Emu3TextModel(config)
+        model.load_state_dict(pair.theirs.model.text_model.state_dict())
+        ids = prompts(pair, [6, 6])[0]
+        expected = pair.theirs.model.text_model(ids).last_hidden_state
+        assert largest_difference(model.eval()(ids).last_hidden_state, expected) <= 1e-4
+    assert compat.Emu3VQVAE(theirs.vq_config).tokenizer.config.codebook_size == pair.codebook
+    with pytest.raises(TypeError):
+        compat.Emu3ForCausalLM({"vocab_size": 5})
+
+
 def test_random_weights_are_drawn_for_every_part(pair: Pair) -> None:
     model = compat.Emu3ForConditionalGeneration(pair.ours.config)
     for name, parameter in model.named_parameters():

@@ -55,7 +55,8 @@ def visibility(
 ) -> Tensor | None:
     """Which keys each new token sees: bool [B or 1,1,T,S], or None for plain causal.
 
-    A token always sees itself, so that rows of pure padding stay finite.
+    A row of pure padding sees nothing, as upstream: its own outputs mean nothing, but a label right
+    behind left padding is predicted there, and the loss is to be upstream's.
 
     Args:
         attention_mask: [B,seen+T], 0 where padding is; or transformers' own 4-D mask [B,1,T,S],
@@ -66,10 +67,9 @@ def visibility(
     """
     new = len(positions)
     keys = torch.arange(visible, device=positions.device)
-    own = keys == positions[:, None]  # [T,S]
     if attention_mask is not None and attention_mask.ndim == 4:
         given = attention_mask[..., :visible]
-        return (given if given.dtype == torch.bool else given == 0) | own
+        return given if given.dtype == torch.bool else given == 0
     if attention_mask is None or bool(attention_mask.all()):
         if keep_causal and new == visible:
             return None
@@ -80,7 +80,7 @@ def visibility(
             f"expected [batch, {int(positions[-1]) + 1}] for past and new tokens"
         )
     kept = F.pad(attention_mask.bool(), (0, visible - attention_mask.shape[1]))  # [B,S]
-    return (keys <= positions[:, None]) & (kept[:, None, None] | own)
+    return (keys <= positions[:, None]) & kept[:, None, None]
 
 
 class Eager:

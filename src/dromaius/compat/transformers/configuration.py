@@ -174,6 +174,17 @@ class Emu3Config(PreTrainedConfig):
         )
 
 
+def own_config(config: Any, wanted: Any) -> Any:
+    """`config` as our class `wanted`: a part of a whole, or transformers' own configuration."""
+    if isinstance(config, Emu3Config) and wanted is not Emu3Config:
+        return config.text if wanted is Emu3TextConfig else config.vision
+    if isinstance(config, wanted) or getattr(config, "model_type", None) != wanted.model_type:
+        return config
+    own = wanted.from_dict(config.to_dict())
+    own._attn_implementation = config._attn_implementation
+    return own
+
+
 def text_config(config: OurConfig) -> Emu3TextConfig:
     """The language half of our configuration in transformers' words."""
     assert config.language_model is not None

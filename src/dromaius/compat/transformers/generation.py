@@ -37,6 +37,7 @@ class Emu3GenerationMixin(GenerationMixin):
             prompt = inputs if inputs is not None else kwargs.get("input_ids")
             if prompt is not None:
                 _complete_negative_prompt(self, prompt, kwargs)
+                _repeat_negative_prompt(self, prompt, generation_config, kwargs)
         return GenerationMixin.generate(self, inputs, generation_config, *args, **kwargs)
 
     def _get_logits_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,6 +95,25 @@ def _complete_negative_prompt(model: Any, prompt: Tensor, kwargs: dict[str, Any]
     ids, attention = pad_left(completed, pad)
     kwargs["negative_prompt_ids"] = ids.to(negative.device)
     kwargs["negative_prompt_attention_mask"] = attention.to(negative.device)
+
+
+def _repeat_negative_prompt(
+    model: Any, prompt: Tensor, generation_config: Any, kwargs: dict[str, Any]
+) -> None:
+    """One row for each row that is generated, where upstream fails: several results a prompt.
+
+    Raises ValueError where prompts and negative prompts differ in number.
+    """
+    settings = generation_config or model.generation_config
+    names = ("num_return_sequences", "num_beams")
+    copies = max(kwargs.get(name) or getattr(settings, name, None) or 1 for name in names)
+    rows = len(kwargs["negative_prompt_ids"])
+    if rows not in (len(prompt), len(prompt) * copies):
+        raise ValueError(f"{rows} negative prompts for {len(prompt)} prompts")
+    if rows == len(prompt) and copies > 1:
+        for name in ("negative_prompt_ids", "negative_prompt_attention_mask"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = kwargs[name].repeat_interleave(copies, dim=0)
 
 
 def picture_markers(config: Any) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from dromaius.compat.transformers.base import Emu3PreTrainedModel, language_view, reject
-from dromaius.compat.transformers.configuration import Emu3Config
+from dromaius.compat.transformers.configuration import Emu3Config, own_config
 from dromaius.compat.transformers.generation import Emu3GenerationMixin
 from dromaius.compat.transformers.text_model import Emu3TextModel, Past, with_head
 from dromaius.compat.transformers.vocabulary import Emu3ImageVocabularyMapping
@@ -26,6 +26,7 @@ class Emu3Model(Emu3PreTrainedModel):
     """The decoder and the vision tokenizer: ids and pictures -> hidden states."""
 
     def __init__(self, config: Emu3Config) -> None:
+        config = own_config(config, Emu3Config)
         super().__init__(config)
         self.text_model = Emu3TextModel(config.text)
         self.vqmodel = Emu3VQVAE(config.vision)
@@ -176,6 +177,7 @@ class Emu3ForConditionalGeneration(Emu3PreTrainedModel, Emu3GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.text_model.embed_tokens.weight"}
 
     def __init__(self, config: Emu3Config) -> None:
+        config = own_config(config, Emu3Config)
         super().__init__(config)
         self.model = Emu3Model(config)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)

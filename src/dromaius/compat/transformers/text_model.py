@@ -20,7 +20,7 @@ from dromaius.compat.transformers.attention import (
     visibility,
 )
 from dromaius.compat.transformers.base import Emu3PreTrainedModel, language_view, reject
-from dromaius.compat.transformers.configuration import Emu3TextConfig
+from dromaius.compat.transformers.configuration import Emu3TextConfig, own_config
 from dromaius.compat.transformers.generation import Emu3GenerationMixin
 from dromaius.models.emu3 import weights
 from dromaius.nn.attention import sdpa
@@ -36,6 +36,7 @@ class Emu3TextModel(Emu3PreTrainedModel):
     saved_layout = "hf-text"
 
     def __init__(self, config: Emu3TextConfig) -> None:
+        config = own_config(config, Emu3TextConfig)
         super().__init__(config)
         decoder = Decoder(config.to_ours())
         # Held directly, so that parameters have the names they have in transformers' Emu3TextModel.
@@ -124,6 +125,7 @@ class Emu3ForCausalLM(Emu3PreTrainedModel, Emu3GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: Emu3TextConfig) -> None:
+        config = own_config(config, Emu3TextConfig)
         super().__init__(config)
         self.model = Emu3TextModel(config)
         self.vocab_size = config.vocab_size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dromaius.compat.transformers.base import Emu3PreTrainedModel, reject
-from dromaius.compat.transformers.configuration import Emu3VQVAEConfig
+from dromaius.compat.transformers.configuration import Emu3VQVAEConfig, own_config
 from dromaius.models.emu3 import weights
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 
@@ -38,6 +38,7 @@ class Emu3VQVAE(Emu3PreTrainedModel):
     saved_layout = "hf-vision"
 
     def __init__(self, config: Emu3VQVAEConfig) -> None:
+        config = own_config(config, Emu3VQVAEConfig)
         super().__init__(config)
         self.tokenizer = VisionTokenizer(config.to_ours())
         self.vision_spatial_factor = self.tokenizer.config.spatial_factor
