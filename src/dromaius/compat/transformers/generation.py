@@ -43,7 +43,10 @@ class Emu3GenerationMixin(GenerationMixin):
     def _get_logits_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
         processors = GenerationMixin._get_logits_processor(self, *args, **kwargs)
         for processor in processors:
-            if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
+            if (
+                isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
+                and processor.model is self
+            ):
                 processor.model = _last_logits_in_float32(processor.model)
         return processors
 

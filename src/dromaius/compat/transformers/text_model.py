@@ -101,12 +101,14 @@ class Emu3TextModel(Emu3PreTrainedModel):
         recorder = Eager(bool(output_attentions))
         eager = output_attentions or config._attn_implementation == "eager"
         attend = recorder if eager else sdpa
-        hidden = [x]
+        hidden = []  # kept only when asked for: they are as many as there are layers
         for index, layer in enumerate(self.layers):
+            if output_hidden_states:
+                hidden.append(x)
             view = LayerView(cache, index) if cache is not None else None
             x = layer(x, rope, mask, view, attend)
-            hidden.append(x)
-        hidden[-1] = x = self.norm(x)
+        x = self.norm(x)
+        hidden.append(x)
         past = to_legacy(cache) if legacy and cache is not None else cache
         output = BaseModelOutputWithPast(
             last_hidden_state=x,
