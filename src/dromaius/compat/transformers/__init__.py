@@ -5,20 +5,20 @@ around our modules; transformers' Emu3 code is never imported. Values equal tran
 Where that is silently wrong, ours is right, and one warning says so where a caller could be
 surprised:
 
-| call                                        | transformers 5.23           | here |
+| call | transformers 5.23 | here |
 |---|---|---|
-| negative_prompt_ids, no guidance_scale      | ignored                     | guidance 3.0, warning |
-| negative prompt without picture header      | never sees the header       | appended, warning |
-| guidance in a bfloat16 model                | one softmax in bfloat16     | both in float32 |
-| batch of prompts of different lengths       | padded right: broken picture| padded left |
-| decode_image_tokens of shifted rows         | a broken picture            | ValueError |
-| Emu3ForCausalLM.from_pretrained(whole model)| random weights              | loaded, warning |
-| vision tokenizer in a bfloat16 model        | bfloat16, other codes       | float32 |
-| model.train()                               | moves its batch norms       | it stays frozen |
-| codes of clips with image_sizes             | cut on the wrong axes       | cut to h, w |
-| size= of the image processor                | ignored                     | bounds in pixels |
-| postprocess to arrays                       | channels of all pictures    | one picture an entry |
-| an unknown argument                         | often ignored               | TypeError |
+| negative_prompt_ids, no guidance_scale | ignored | guidance 3.0, warning |
+| negative prompt without picture header | never sees the header | appended, warning |
+| guidance in a bfloat16 model | one softmax in bfloat16 | both in float32 |
+| batch of prompts of different lengths | padded right: broken picture| padded left |
+| decode_image_tokens of shifted rows | a broken picture | ValueError |
+| Emu3ForCausalLM.from_pretrained(whole model)| random weights | loaded, warning |
+| vision tokenizer in a bfloat16 model | bfloat16, other codes | float32 |
+| model.train() | moves its batch norms | it stays frozen |
+| codes of clips with image_sizes | cut on the wrong axes | cut to h, w |
+| size= of the image processor | ignored | bounds in pixels |
+| postprocess to arrays | channels of all pictures | one picture an entry |
+| an unknown argument | often ignored | TypeError |
 """
 
 from dromaius.compat.transformers.configuration import (
