@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from dromaius.compat.baai.configuration import Emu3VisionVQConfig
 from dromaius.compat.baai.loading import as_dtype, attention_implementation, read_options
-from dromaius.errors import warn_once
+from dromaius.errors import CheckpointError, warn_once
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.layouts import read_config
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
@@ -118,5 +118,5 @@ def _config_of(folder: Path, vision: Any) -> Emu3VisionVQConfig:
     if detect(folder) == "baai-vision":
         return Emu3VisionVQConfig.from_pretrained(str(folder))
     if vision is None:
-        raise ValueError(f"{folder} holds no vision tokenizer")
+        raise CheckpointError(f"{folder} holds no vision tokenizer")
     return Emu3VisionVQConfig(**dialects.to_foreign(vision, dialects.BAAI_VISION_TOKENIZER))
