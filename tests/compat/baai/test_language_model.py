@@ -16,6 +16,7 @@ from transformers.generation import (
     PrefixConstrainedLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from dromaius import errors
 from dromaius.compat.baai import AutoModel, AutoModelForCausalLM, Emu3Config, Emu3ForCausalLM
@@ -285,6 +286,7 @@ def test_arguments_of_from_pretrained(checkpoints: Checkpoints) -> None:
         load(checkpoints.baai_lm, torch_dtype="float7")
 
 
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")
 def test_flash_attention_falls_back(
     checkpoints: Checkpoints, parts: SimpleNamespace, batch: dict[str, Any]
 ) -> None:

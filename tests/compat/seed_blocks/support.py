@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils import is_flash_attn_2_available
 
 Run = Callable[..., dict[str, Any]]
 """(block name, given names) -> the names it leaves; "_" is its last expression."""
@@ -15,6 +16,8 @@ Run = Callable[..., dict[str, Any]]
 PAD, EOL, EOF, BOS, EOS = 151643, 151846, 151847, 151849, 151850
 IMG, BOI, EOI = 151851, 151852, 151853
 VISUAL = range(151854, 184622)
+FLASH_WARNINGS = 0 if is_flash_attn_2_available() else 1
+"""How often a script that asks for flash attention is told that it gets PyTorch's."""
 NEGATIVE_LENGTH = 44
 """Ids of the seeds' negative prompt (spec section 3.3)."""
 
