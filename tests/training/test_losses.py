@@ -32,3 +32,12 @@ def test_commitment_moves_the_encoder_only() -> None:
     assert loss.item() == 2.5
     assert latents.grad is not None and latents.grad.tolist() == [1.0, 2.0]
     assert quantized.grad is None
+
+
+def test_weights_make_a_weighted_mean() -> None:
+    logits = torch.zeros(3, 4)
+    logits[0, 2] = math.log(3.0)
+    labels = torch.tensor([2, IGNORED, 1])
+    weights = torch.tensor([3.0, 50.0, 1.0])
+    expected = (3 * math.log(2.0) + math.log(4.0)) / 4
+    assert math.isclose(next_token_loss(logits, labels, weights).item(), expected, rel_tol=1e-6)

@@ -13,6 +13,7 @@ from dromaius.data.order import generator_for
 from dromaius.data.samples import IGNORED, Batch, Samples
 from dromaius.models.emu3.config import LanguageModelConfig, Section
 from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.weights import load_language_model
 from dromaius.training.export import export_language_model
 from dromaius.training.loop import Shard
 from dromaius.training.losses import next_token_loss
@@ -26,6 +27,10 @@ class SampleSettings(Section):
     batch: int
     weight: float = 1.0
     """Of this file's mean loss in the sum."""
+    first: int = 0
+    """How many of a sample's first labels count more."""
+    first_weight: float = 1.0
+    """By how much: the first codes choose the picture, the rest follows from them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class HeldoutSettings(Section):
     batch: int = 64
     limit: int = 256
     """Only the first so many samples."""
+
+
+@dataclass(frozen=True)
+class StartSettings(Section):
+    """Where weights come from, if not from chance."""
+
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class LanguageModelTask:
         data: list[SampleSettings],
         heldout: list[HeldoutSettings],
         export: ExportSettings,
+        start: StartSettings | None,
         pad: int,
         seed: int,
     ) -> None:
@@ -65,10 +78,13 @@ class LanguageModelTask:
         self.extra = nn.Module()
         self.files = [Samples(Path(one.file)) for one in data]
         self.heldout = [(one, Samples(Path(one.file))) for one in heldout]
-        self._export = export
+        self._export, self._start = export, start
 
     def begin(self) -> None:
-        """Nothing to prepare."""
+        """Take over the weights of an earlier stage."""
+        if self._start is not None:
+            earlier = load_language_model(Path(self._start.folder))
+            self.model.load_state_dict(earlier.state_dict())
 
     def batch(self, index: int, shard: Shard) -> list[Batch]:
         return [
@@ -82,7 +98,7 @@ class LanguageModelTask:
         self.model.train()
         total, figures = torch.zeros(()), {"items": 0.0}
         for one, part in zip(self.settings, batch, strict=True):
-            loss = batch_loss(self.model, part)
+            loss = batch_loss(self.model, part, one.first, one.first_weight)
             total = total + one.weight * loss
             figures[Path(one.file).stem] = loss.item()
             figures["items"] += len(part.ids)
@@ -107,12 +123,21 @@ class LanguageModelTask:
         export_language_model(folder, self.model, Path(self._export.base), self._export.dtype)
 
 
-def batch_loss(model: LanguageModel, batch: Batch) -> Tensor:
-    """Mean loss of a batch; the head is computed at the labelled positions only."""
+def batch_loss(
+    model: LanguageModel, batch: Batch, first: int = 0, first_weight: float = 1.0
+) -> Tensor:
+    """Mean loss of a batch; the head is computed at the labelled positions only.
+
+    The `first` labels of each sample count `first_weight` times as much as the others.
+    """
     hidden = model.model(batch.ids, batch.positions, batch.mask)  # [B,T,C]
     asked = batch.labels != IGNORED
     logits = model.lm_head(hidden[asked])  # [N,V]
-    return next_token_loss(logits, batch.labels[asked])
+    weights = None
+    if first:
+        early = asked.cumsum(dim=1) <= first
+        weights = torch.where(early, first_weight, 1.0)[asked]  # [N]
+    return next_token_loss(logits, batch.labels[asked], weights)
 
 
 def init_weights(model: LanguageModel, generator: torch.Generator) -> None:

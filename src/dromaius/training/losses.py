@@ -10,14 +10,20 @@ IGNORED = -100
 """A label that asks for nothing (torch's own number for it)."""
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def next_token_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean cross-entropy in float32 over the labels that are not IGNORED.
 
     Args:
         logits: [...,V], already standing at the position before each label.
         labels: int64 [...].
+        weights: float [...]; the mean is then weighted: sum(w * loss) / sum(w).
     """
-    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+    flat, wanted = logits.float().flatten(0, -2), labels.flatten()
+    if weights is None:
+        return F.cross_entropy(flat, wanted, ignore_index=IGNORED)
+    losses = F.cross_entropy(flat, wanted, ignore_index=IGNORED, reduction="none")
+    share = weights.flatten() * (wanted != IGNORED)
+    return (losses * share).sum() / share.sum()
 
 
 def picture_loss(pixels: Tensor, target: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dromaius.training.language_model import (
     HeldoutSettings,
     LanguageModelTask,
     SampleSettings,
+    StartSettings,
 )
 from dromaius.training.loop import LoopSettings, Task
 from dromaius.training.optimizer import OptimizerSettings
@@ -46,7 +47,7 @@ def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
 
 
 def language_model(recipe: dict[str, Any]) -> Plan:
-    """Tables: loop, optimizer, model, export; arrays of tables: data, heldout.
+    """Tables: loop, optimizer, model, export, start (optional); arrays: data, heldout.
 
     The model's vocabulary size is that of the base folder's ids and need not be given.
     """
@@ -58,13 +59,15 @@ def language_model(recipe: dict[str, Any]) -> Plan:
         "heldout": HeldoutSettings,
         "export": ExportSettings,
     }
+    if "start" in recipe:
+        kinds["start"] = StartSettings
     if "export" not in recipe or "base" not in recipe["export"]:
         raise ConfigError("the recipe has no export.base")
     ids = read_config(Path(recipe["export"]["base"])).vocabulary
     model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
     p = read_sections(recipe | {"model": model}, kinds, lists=("data", "heldout"))
     task = LanguageModelTask(
-        p["model"], p["data"], p["heldout"], p["export"], ids.pad, p["loop"].seed
+        p["model"], p["data"], p["heldout"], p["export"], p.get("start"), ids.pad, p["loop"].seed
     )
     return Plan(task, p["loop"], p["optimizer"])
 
