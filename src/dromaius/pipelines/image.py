@@ -182,8 +182,8 @@ def _grid(
             raise InputError(f"area must be positive, got {area}")
         rows, columns = generation_grid(ratio, area, factor)
     if rows * columns * factor**2 > MAX_PIXELS:
-        size = f"{columns * factor}x{rows * factor}"
-        raise InputError(f"a picture of {size} pixels is too large: at most {MAX_PIXELS} are drawn")
+        asked = f"{columns * factor}x{rows * factor}"
+        raise InputError(f"a picture of {asked} pixels is too large: {MAX_PIXELS} is the limit")
     ids = model.vocabulary
     return TokenGrid(
         rows,
