@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
 
 UNDRAWN_GREY = (127, 127, 127)
-MAX_PIXELS = 4096 * 4096
-"""Largest picture that is drawn: 262,144 codes of 8 x 8 pixels."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +179,6 @@ def _grid(
         if area < 1:
             raise InputError(f"area must be positive, got {area}")
         rows, columns = generation_grid(ratio, area, factor)
-    if rows * columns * factor**2 > MAX_PIXELS:
-        asked = f"{columns * factor}x{rows * factor}"
-        raise InputError(f"a picture of {asked} pixels is too large: {MAX_PIXELS} is the limit")
     ids = model.vocabulary
     return TokenGrid(
         rows,
