@@ -163,12 +163,20 @@ def test_size_is_bounds_in_pixels() -> None:
 
 def test_random_sizes(rng_seed: int) -> None:
     rng = random.Random(rng_seed)
-    for _ in range(12):
-        image = picture(rng.randrange(2, 160), rng.randrange(2, 160), rng.randrange(100))
+    sizes = [(144, 6), (5, 90), (2, 300), (4, 4)]  # sides that BAAI's rule refuses
+    sizes += [(rng.randrange(4, 160), rng.randrange(4, 160)) for _ in range(12)]
+    for height, width in sizes:
+        image = picture(height, width, rng.randrange(100))
         assert same(Theirs(**PIXELS)(image), Ours(**PIXELS)(image)), image.size
     for processor in (Theirs(**PIXELS), Ours(**PIXELS)):
         with pytest.raises(ValueError):
             processor(picture(2, 500))
+
+
+def test_a_picture_three_pixels_high_is_not_turned() -> None:
+    """transformers takes the three rows of a PIL image for its channels."""
+    assert Ours(**PIXELS)(picture(3, 90))["image_sizes"] == [(8, 176)]
+    assert Theirs(**PIXELS)(picture(3, 90))["image_sizes"] == [(176, 8)]
 
 
 def test_the_published_settings_as_transformers_writes_them(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from transformers.image_utils import (
 
 from dromaius.errors import InputError, warn_once
 from dromaius.models.emu3.config import ImageSettings
-from dromaius.models.emu3.prompt import smart_resize
 
 Array = np.ndarray[Any, Any]
 Format = str | ChannelDimension | None
@@ -207,13 +206,21 @@ class Emu3ImageProcessor(BaseImageProcessor):
 
 
 def _target_size(height: int, width: int, bounds: ImageSettings, factor: int) -> tuple[int, int]:
-    """`smart_resize`, which refuses sides under `factor` pixels; here they are enlarged."""
-    if min(height, width) >= factor or height * width == 0:
-        return smart_resize(height, width, bounds, factor)
+    """As `prompt.smart_resize`, which refuses sides under `factor` pixels (BAAI's rule).
+
+    Raises InputError for a picture that is too elongated or empty.
+    """
     if max(height, width) > bounds.max_aspect * min(height, width):
         raise InputError(f"picture of {width}x{height} pixels is too elongated")
-    grow = math.sqrt(bounds.min_pixels / (height * width))
-    return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    rows, columns = round(height / factor), round(width / factor)
+    if rows * columns * factor**2 > bounds.max_pixels:
+        shrink = math.sqrt(height * width / bounds.max_pixels)
+        rows = max(1, math.floor(height / shrink / factor))
+        columns = max(1, math.floor(width / shrink / factor))
+    elif rows * columns * factor**2 < bounds.min_pixels:
+        grow = math.sqrt(bounds.min_pixels / (height * width))
+        rows, columns = math.ceil(height * grow / factor), math.ceil(width * grow / factor)
+    return rows * factor, columns * factor
 
 
 def _or(value: Any, default: Any) -> Any:
