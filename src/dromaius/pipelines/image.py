@@ -20,6 +20,7 @@ from dromaius.engine.decode import GridRequest, draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import InputError, warn_once
+from dromaius.models.emu3.config import GenerationSettings
 from dromaius.models.emu3.prompt import check_grid, generation_grid, generation_prompt
 
 if TYPE_CHECKING:
@@ -90,55 +91,53 @@ def stream_images(
     n: int = 1,
 ) -> Iterator[Drawing]:
     """Draw pictures, yielding the same `Drawing` after each step; see `Emu3.generate_image`."""
-    settings = model.config.generation
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts or not all(isinstance(text, str) for text in prompts):
-        raise InputError("a prompt must be a text, or a list of at least one text")
-    if (n := whole(n, "n")) < 1:
-        raise InputError(f"n must be at least 1, got {n}")
     model.require_language_model()
     model.require_vision_tokenizer()  # said now, not after a long drawing
-    count = len(prompts)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, (list, tuple)) or not all(isinstance(p, str) for p in prompts):
+        raise InputError("a prompt must be a text, or a list of texts")
+    if not prompts or (n := whole(n, "n")) < 1:
+        raise InputError(f"there must be at least one prompt and n at least 1, got n = {n}")
+    settings, count = model.config.generation, len(prompts)
+    sampler = _sampler(settings, temperature, top_k, top_p)
+    floor = settings.min_p if min_p is None else real(min_p, "min_p", 0.0)
+    if floor is not None and not 0 <= floor <= 1:
+        raise InputError(f"min_p must lie in [0, 1], got {floor}")
     heights, widths = _each(height, count, "height"), _each(width, count, "width")
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
     negatives = _each(negative_prompt, count, "negative_prompt")
     seeds = _seeds(seed, count, n)
-    try:
-        sampler = Sampler(
-            temperature,
-            (settings.top_k if top_k is None else top_k) or None,
-            settings.top_p if top_p is None else top_p,
+
+    grids = [_grid(model, heights[p], widths[p], ratios[p], area) for p in range(count)]
+    records = [
+        Record(
+            prompts[p],
+            settings.negative_prompt if negatives[p] is None else negatives[p],
+            grids[p].height * model.spatial_factor,
+            grids[p].width * model.spatial_factor,
+            real(guides[p], "guidance", settings.guidance),
+            seeds[p * n + copy],
+            sampler.temperature,
+            sampler.top_k,
+            sampler.top_p,
+            floor,
         )
+        for p in range(count)
+        for copy in range(n)
+    ]
+    return _run(model, records, [grid for grid in grids for _ in range(n)], sampler)
+
+
+def _sampler(
+    settings: GenerationSettings, temperature: float, top_k: int | None, top_p: float | None
+) -> Sampler:
+    """0 turns top-k off; None takes the checkpoint's setting."""
+    k = settings.top_k if top_k is None else whole(top_k, "top_k")
+    p = settings.top_p if top_p is None else real(top_p, "top_p", 1.0)
+    try:
+        return Sampler(real(temperature, "temperature", 1.0), k or None, p)
     except ValueError as error:
         raise InputError(str(error)) from None
-    floor = settings.min_p if min_p is None else min_p
-    if floor is not None and not 0 <= floor <= 1:
-        raise InputError(f"min_p must lie in [0, 1], got {floor}")
-
-    grids, records = [], []
-    for index in range(count * n):
-        p = index // n
-        grid = _grid(model, heights[p], widths[p], ratios[p] or "1:1", area)
-        scale = settings.guidance if guides[p] is None else float(guides[p])
-        if not math.isfinite(scale):
-            raise InputError(f"guidance must be a finite number, got {scale}")
-        negative = settings.negative_prompt if negatives[p] is None else negatives[p]
-        records.append(
-            Record(
-                prompts[p],
-                negative,
-                grid.height * model.spatial_factor,
-                grid.width * model.spatial_factor,
-                scale,
-                seeds[index],
-                sampler.temperature,
-                sampler.top_k,
-                sampler.top_p,
-                floor,
-            )
-        )
-        grids.append(grid)
-    return _run(model, records, grids, sampler)
 
 
 def _run(
@@ -163,7 +162,7 @@ def _request(model: Emu3, record: Record, grid: TokenGrid) -> GridRequest:
 
 
 def _grid(
-    model: Emu3, height: int | None, width: int | None, ratio: str, area: int | None
+    model: Emu3, height: int | None, width: int | None, ratio: str | None, area: int | None
 ) -> TokenGrid:
     factor = model.spatial_factor
     if (height is None) != (width is None):
@@ -175,9 +174,10 @@ def _grid(
                 raise InputError(f"{name} must be a multiple of {factor} pixels, got {size}")
         rows, columns = check_grid(sides[0] // factor, sides[1] // factor, factor)
     else:
-        area = model.config.image.image_area if area is None else area
-        if area < 1:
-            raise InputError(f"area must be positive, got {area}")
+        area = model.config.image.image_area if area is None else whole(area, "area")
+        ratio = "1:1" if ratio is None else ratio
+        if not isinstance(ratio, str):
+            raise InputError(f"ratio must look like 16:9, got {ratio!r}")
         rows, columns = generation_grid(ratio, area, factor)
     ids = model.vocabulary
     return TokenGrid(
@@ -222,6 +222,19 @@ def whole(value: object, name: str) -> int:
         return operator.index(value)  # type: ignore[arg-type]  # what is no index raises
     except TypeError:
         raise InputError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def real(value: object, name: str, default: float) -> float:
+    """A finite number, None the default. Raises InputError for anything else."""
+    if value is None:
+        return default
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number raises
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, str):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+    return number
 
 
 def warn_beyond_training(tokens: int, context: int) -> None:
