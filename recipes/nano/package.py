@@ -19,7 +19,6 @@ from pathlib import Path
 
 SHIPPED = Path(__file__).resolve().parents[2] / "src" / "dromaius" / "assets" / "nano"
 PARTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "model*.safetensors*")
-STAGES = ("language_model", "second_stage", "model")  # folders of the language model's stages
 LIMIT = 15_000_000  # bytes of any file
 
 CARD = """# Nano
@@ -50,8 +49,6 @@ python recipes/nano/make_examples.py --selection recipes/nano/first.json --varia
 dromaius train recipes/nano/vision_tokenizer.toml
 python recipes/nano/write_ids.py
 dromaius train recipes/nano/language_model.toml
-dromaius train recipes/nano/second_stage.toml
-dromaius train recipes/nano/third_stage.toml
 ```
 
 or `recipes/nano/run.sh`. Training took {vision_minutes:.0f} minutes for the vision tokenizer and
@@ -66,11 +63,11 @@ or `recipes/nano/run.sh`. Training took {vision_minutes:.0f} minutes for the vis
 
 ## Limits
 
-Animals, nature, food, drink, places, activities and objects, in the styles noto and fluent-flat.
-No people, faces, hands, symbols or flags; no sentences about several things; nothing beyond 64x64
-pixels was trained. It draws most names that it was taught; it names most of those drawings again,
-but a picture on another background, moved or redrawn seldom, and its descriptions, categories and
-yes/no answers are unreliable: see the figures.
+Animals and plants, food and drink, sport, games and festivities, in the styles noto and fluent-flat.
+No people, faces, hands, vehicles, symbols or flags; no sentences about several things; nothing
+beyond 64x64 pixels was trained. It draws and names what it was taught; drawings that it has not
+seen are guesses, and coloured backgrounds, categories and descriptions are less sure than names:
+see the figures.
 
 ## Files
 
@@ -98,7 +95,7 @@ def package(runs: Path, out: Path) -> None:
         shutil.copyfile(path, out / path.name)
     data = json.loads((runs / "data" / "data.json").read_text())
     vision = last_line(runs / "vision_tokenizer" / "log.jsonl")
-    stages = [last_line(runs / name / "log.jsonl") for name in STAGES]
+    language = last_line(runs / "model" / "log.jsonl")
     records = (runs / "data" / "pictures.jsonl").read_text().splitlines()
     seen = [one for one in map(json.loads, records) if one["is_base"] and not one["held_emoji"]]
     asked = (runs / "examples.jsonl").read_text().splitlines()
@@ -114,8 +111,8 @@ def package(runs: Path, out: Path) -> None:
             f"| {one['name']} | {one['version']} | {one['licence']} |" for one in data["packages"]
         ),
         vision_minutes=vision["seconds"] / 60,
-        language_minutes=sum(one["seconds"] for one in stages) / 60,
-        cpu_minutes=sum(one["cpu_seconds"] for one in (vision, *stages)) / 60,
+        language_minutes=language["seconds"] / 60,
+        cpu_minutes=(vision["cpu_seconds"] + language["cpu_seconds"]) / 60,
         figures=(runs / "figures.md").read_text().strip(),
         files=rows,
     )

@@ -11,10 +11,6 @@ runs=runs/nano
 [ -f $runs/vision_tokenizer/config.json ] ||
     $python -m dromaius.cli.main train recipes/nano/vision_tokenizer.toml
 [ -f $runs/ids/heldout_answers.safetensors ] || $python recipes/nano/write_ids.py
-[ -f $runs/language_model/config.json ] ||
-    $python -m dromaius.cli.main train recipes/nano/language_model.toml
-[ -f $runs/second_stage/config.json ] ||
-    $python -m dromaius.cli.main train recipes/nano/second_stage.toml
 [ -f $runs/model/config.json ] ||
-    $python -m dromaius.cli.main train recipes/nano/third_stage.toml
+    $python -m dromaius.cli.main train recipes/nano/language_model.toml
 $python recipes/nano/measure.py --model $runs/model | tee $runs/figures.md

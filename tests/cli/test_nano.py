@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-import dromaius
 from tests.cli.conftest import Cli
-
-
-@pytest.fixture(autouse=True)
-def nano(require_file: Callable[[Path], Path]) -> Path:
-    """The embedded model's folder; skips where it is not there."""
-    return require_file(Path(dromaius.__file__).parent / "assets" / "nano" / "config.json").parent
 
 
 def test_a_red_apple_is_drawn_twice_alike_and_named(program: Cli, tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_use_cache_and_special_ids() -> None:
         {"vocab_size": "many"},
         {"hidden_act": torch.tanh},
     ],
-    ids=str,
+    # The same names in every process: a function's own text holds its address.
+    ids=lambda wrong: "-".join(f"{k}={getattr(v, '__name__', v)}" for k, v in wrong.items()),
 )
 def test_impossible_text_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Exception, match=r"\w"):
