@@ -94,15 +94,16 @@ def stream_images(
     model.require_language_model()
     model.require_vision_tokenizer()  # said now, not after a long drawing
     prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, (list, tuple)) or not all(isinstance(p, str) for p in prompts):
-        raise InputError("a prompt must be a text, or a list of texts")
-    if not prompts or (n := whole(n, "n")) < 1:
-        raise InputError(f"there must be at least one prompt and n at least 1, got n = {n}")
+    texts = isinstance(prompts, (list, tuple)) and all(isinstance(p, str) for p in prompts)
+    if not texts or not prompts:
+        raise InputError("a prompt must be a text, or a list of at least one text")
+    if (n := whole(n, "n")) < 1:
+        raise InputError(f"n must be at least 1, got {n}")
     settings, count = model.config.generation, len(prompts)
     sampler = _sampler(settings, temperature, top_k, top_p)
-    floor = settings.min_p if min_p is None else real(min_p, "min_p", 0.0)
-    if floor is not None and not 0 <= floor <= 1:
-        raise InputError(f"min_p must lie in [0, 1], got {floor}")
+    floor = settings.min_p if min_p is None else min_p
+    if floor is not None and not (isinstance(floor, (int, float)) and 0 <= floor <= 1):
+        raise InputError(f"min_p must lie in [0, 1], got {floor!r}")
     heights, widths = _each(height, count, "height"), _each(width, count, "width")
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
     negatives = _each(negative_prompt, count, "negative_prompt")

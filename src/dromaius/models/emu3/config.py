@@ -187,12 +187,12 @@ class VocabularyConfig(Section):
     visual_start: int = 151854
     """Id of codebook entry 0; entry n has the id visual_start + n."""
     codebook_size: int = 32768
+    """How many visual ids there are; 0 for a language model of text alone."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "codebook_size")
         for name, value in asdict(self).items():
             if not _is_whole(value) or value < 0:
-                raise ValueError(f"{name} must be an id, got {value!r}")
+                raise ValueError(f"{name} must be a whole number from 0, got {value!r}")
 
 
 @dataclass(frozen=True)

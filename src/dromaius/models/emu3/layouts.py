@@ -161,7 +161,7 @@ def _published_ids(data: dict[str, Any], vocab_size: int) -> VocabularyConfig:
     }
     given = {role: dialects.first_id(data.get(name)) for role, name in names.items()}
     ids = VocabularyConfig(**{role: i for role, i in given.items() if i is not None})
-    start = ids.image_end + 1
+    start = min(ids.image_end + 1, vocab_size)  # a small vocabulary may hold text alone
     return replace(ids, visual_start=start, codebook_size=vocab_size - start)
 
 
