@@ -65,9 +65,9 @@ or `recipes/nano/run.sh`. Training took {vision_minutes:.0f} minutes for the vis
 
 Animals and plants, food and drink, sport, games and festivities, in the styles noto and
 fluent-flat. No people, faces, hands, vehicles, symbols or flags; no sentences about several things;
-nothing beyond 64x64 pixels was trained. It draws and names what it was taught; drawings that it has not
-seen are guesses, and coloured backgrounds, categories and descriptions are less sure than names:
-see the figures.
+nothing beyond 64x64 pixels was trained. It draws and names what it was taught; drawings that it has
+not seen are guesses, and coloured backgrounds, categories and descriptions are less sure than
+names: see the figures.
 
 ## Files
 
