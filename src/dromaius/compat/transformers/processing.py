@@ -15,21 +15,9 @@ from dromaius.compat.transformers.tokenization import load_transformers_tokenize
 from dromaius.io import hub
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.config import ImageSettings
+from dromaius.models.emu3.export import CHAT_TEMPLATE
 from dromaius.models.emu3.layouts import detect, read_config, read_json
 from dromaius.models.emu3.prompt import generation_grid
-
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-  {%- set role = message['role'] -%}
-  {%- if role != 'system' -%}{{- role | upper ~ ': ' -}}{%- endif -%}
-  {%- for part in message['content'] if part['type'] == 'image' -%}{{- '<image>' -}}{%- endfor -%}
-  {%- for part in message['content'] if part['type'] == 'text' -%}
-    {{- part['text'] ~ ' ' -}}
-  {%- endfor -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
-"""
-"""Renders what the published -hf checkpoints' template renders: pictures before text."""
 
 GRID_SIDE = 8
 """Pixels per code along one side, whatever the image processor's `spatial_factor`."""

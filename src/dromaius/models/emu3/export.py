@@ -18,15 +18,18 @@ from dromaius.models.emu3.config import (
 Files = dict[str, dict[str, Any]]
 """File name -> its JSON content."""
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>' }}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] + ' ' }}"
-    "{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-"""What the -hf checkpoints render: roles in capitals, pictures first within a message."""
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+  {%- set role = message['role'] -%}
+  {%- if role != 'system' -%}{{- role | upper ~ ': ' -}}{%- endif -%}
+  {%- for part in message['content'] if part['type'] == 'image' -%}{{- '<image>' -}}{%- endfor -%}
+  {%- for part in message['content'] if part['type'] == 'text' -%}
+    {{- part['text'] ~ ' ' -}}
+  {%- endfor -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
+"""
+"""Renders what the published -hf checkpoints' template renders: pictures before text."""
 
 _ROLE_NAMES = {
     "image_token": "<|image token|>",
