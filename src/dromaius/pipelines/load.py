@@ -8,8 +8,7 @@ from dromaius.errors import InputError
 from dromaius.io import hub, shards
 from dromaius.models.emu3 import layouts, weights
 from dromaius.pipelines.emu3 import Emu3
-from dromaius.tokenizers import load_tokenizer
-from dromaius.tokenizers.text import TextTokenizer
+from dromaius.tokenizers import find_tokenizer
 
 PUBLISHED_VISION_TOKENIZER = "BAAI/Emu3-VisionTokenizer"
 
@@ -41,7 +40,7 @@ def load(
         config=config,
         language_model=language,
         vision_tokenizer=vision_model,
-        tokenizer=_tokenizer(folder),
+        tokenizer=find_tokenizer(folder),
         name=str(source) if not Path(source).exists() else Path(source).resolve().name,
         folders=tuple(f for f in folders if f is not None),
         hash=shards.file_hash(*(f for f in folders if f is not None)),
@@ -60,12 +59,6 @@ def _vision_folder(
     if isinstance(source, str) and source.startswith("BAAI/"):
         return hub.resolve(PUBLISHED_VISION_TOKENIZER)  # its language models come without one
     return None
-
-
-def _tokenizer(folder: Path) -> TextTokenizer | None:
-    """None for a folder without tokenizer files: codes and ids still work, text does not."""
-    present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
-    return load_tokenizer(folder) if present else None
 
 
 def _device(device: str | torch.device | None) -> torch.device:

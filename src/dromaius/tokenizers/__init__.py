@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dromaius.tokenizers.text import TextTokenizer
 
-__all__ = ["load_tokenizer"]
+__all__ = ["find_tokenizer", "load_tokenizer"]
 
 
 def load_tokenizer(folder: str | Path) -> TextTokenizer:
@@ -30,3 +30,12 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer:
 
         return TiktokenTokenizer.from_folder(folder)
     raise CheckpointError(f"{folder} holds no text tokenizer (tokenizer.json or *.tiktoken)")
+
+
+def find_tokenizer(folder: Path) -> TextTokenizer | None:
+    """As `load_tokenizer`; None for a folder without the files of either form.
+
+    Of such a model codes and ids still work, text does not.
+    """
+    present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
+    return load_tokenizer(folder) if present else None

@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dromaius.errors import ConfigError
-from dromaius.files import atomic_path, write_text
+from dromaius.files import write_text
+from dromaius.io.shards import save_sharded
 from dromaius.models.emu3.config import FORMAT, FORMAT_VERSION, Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import read_config
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
-from dromaius.models.emu3.weights import load_vision_tokenizer
+from dromaius.models.emu3.weights import LANGUAGE, VISION, load_vision_tokenizer
 from dromaius.tokenizers import load_tokenizer
 from dromaius.training.checkpoint import unique_parameters
 
-LANGUAGE, VISION = "language_model.", "vision_tokenizer."
-MAX_FILE = 15_000_000
-"""Bytes of weights beyond which the halves become files of their own."""
+MAX_FILE = 14_900_000
+"""Bytes of weights in a file; a trained model that ships keeps every file under 15 MB."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -53,30 +52,7 @@ def export_language_model(folder: Path, model: LanguageModel, base: Path, dtype:
 
 
 def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """config.json and the tensors: one file, or one per half where it would exceed MAX_FILE."""
+    """config.json and the tensors, in files of at most MAX_FILE bytes."""
     Emu3Config.from_json(config)  # refuse to write what could not be read
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {k: v.detach().contiguous() for k, v in tensors.items()}
-    halves = [{k: v for k, v in plain.items() if k.startswith(p)} for p in (LANGUAGE, VISION)]
-    halves = [half for half in halves if half]
-    index = folder / "model.safetensors.index.json"
-    if len(halves) == 1 or sum(v.nbytes for v in plain.values()) < MAX_FILE:
-        _save(folder / "model.safetensors", plain)
-        index.unlink(missing_ok=True)
-    else:
-        places: dict[str, str] = {}
-        for number, half in enumerate(halves, start=1):
-            name = f"model-{number:05d}-of-{len(halves):05d}.safetensors"
-            _save(folder / name, half)
-            places |= dict.fromkeys(half, name)
-        total = sum(v.nbytes for v in plain.values())
-        content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        write_text(index, json.dumps(content, indent=2) + "\n")
-        (folder / "model.safetensors").unlink(missing_ok=True)
+    save_sharded(tensors, folder, MAX_FILE)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
-    path.chmod(0o644)  # safetensors makes files that only their owner can read

@@ -292,13 +292,3 @@ def test_conversation_equals_the_jinja_template(conversation: list[Message]) -> 
     for value in (p for _, content in conversation for p in content if isinstance(p, int)):
         rendered = rendered.replace("<image>", block(value), 1)
     assert written(prompt.chat_parts(CHAT, ours)) == "<bos>" + rendered
-
-
-# ---------------------------------------------------------------------------------- batches
-
-
-def test_padding_behind_the_shorter_ones() -> None:
-    batch, lengths = prompt.pad_right([[5, 6, 7], [8], []], pad=9)
-    assert batch.tolist() == [[5, 6, 7], [8, 9, 9], [9, 9, 9]]
-    assert lengths.tolist() == [3, 1, 0]
-    assert batch.dtype == torch.int64

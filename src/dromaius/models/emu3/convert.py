@@ -23,7 +23,7 @@ from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.tokenizers import convert as tokenizer_forms
-from dromaius.tokenizers import load_tokenizer
+from dromaius.tokenizers import find_tokenizer
 from dromaius.tokenizers.bpe import BpeTokenizer, json_text
 from dromaius.tokenizers.text import TextTokenizer
 
@@ -72,7 +72,7 @@ def convert(
         config = layouts.join(config, layouts.read_config(folders[1]))
     _check_names(folders, config)
     stream = _Stream(folders, dtype, progress)
-    tokenizer = _tokenizer(folders[0])
+    tokenizer = find_tokenizer(folders[0])
     with ExitStack() as complete_together:
         parts = []
         for part in _plan(config, Path(destination), vision_destination, layout):
@@ -142,8 +142,9 @@ class _Stream:
     def tensors(self, layout: layouts.Layout) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) of all that the layout has a place for."""
         for index, folder in enumerate(self.folders):
+            source_layout = layouts.detect(folder)
             for name, tensor in read_tensors(folder):
-                ours = weights.our_name(name, layouts.detect(folder))
+                ours = weights.our_name(name, source_layout)
                 is_vision = ours.startswith(weights.VISION)
                 if ours.endswith("rotary_emb.inv_freq") or (index == 0 and self._replaced(ours)):
                     continue
@@ -183,8 +184,8 @@ def _check_names(folders: list[Path], config: Emu3Config) -> None:
             names = VisionTokenizer(config.vision_tokenizer).state_dict()
             expected |= {weights.VISION + name for name in names}
     given = {
-        weights.our_name(name, layouts.detect(folder))
-        for folder in folders
+        weights.our_name(name, layout)
+        for folder, layout in zip(folders, map(layouts.detect, folders), strict=True)
         for name in list_tensors(folder)
     }
     given = {name for name in given if not name.endswith("rotary_emb.inv_freq")}
@@ -218,11 +219,6 @@ class _whole_folder:
             os.replace(self.part, self.folder)
         else:
             shutil.rmtree(self.part, ignore_errors=True)
-
-
-def _tokenizer(folder: Path) -> TextTokenizer | None:
-    present = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
-    return load_tokenizer(folder) if present else None
 
 
 def _write_own(tokenizer: TextTokenizer, folder: Path) -> dict[str, int]:

@@ -54,7 +54,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def detect(folder: Path) -> Layout:
     """Which layout a folder has. Raises CheckpointError for another family or none."""
-    data = read_json(folder / "config.json")
+    return _layout_of(folder, read_json(folder / "config.json"))
+
+
+def _layout_of(folder: Path, data: dict[str, Any]) -> Layout:
     if "format" in data:
         return "dromaius"
     family = data.get("model_type")
@@ -70,7 +73,8 @@ def read_config(folder: Path) -> Emu3Config:
     Raises CheckpointError or ConfigError naming the file or key.
     """
     folder = Path(folder)
-    layout, data = detect(folder), read_json(folder / "config.json")
+    data = read_json(folder / "config.json")
+    layout = _layout_of(folder, data)
     try:
         match layout:
             case "dromaius":

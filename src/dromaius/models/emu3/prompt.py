@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from dromaius.errors import InputError
@@ -174,12 +173,3 @@ def chat_parts(settings: PromptSettings, messages: Sequence[dict[str, Any]]) -> 
 def _with_period(question: str) -> str:
     question = question.rstrip()
     return question if question[-1:] in ".?!…。？！" and question else f"{question}."
-
-
-def pad_right(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Sequences of ids -> (int64 [B,T] filled with `pad` behind the shorter ones, lengths [B])."""
-    lengths = torch.tensor([len(s) for s in sequences])
-    batch = torch.full((len(sequences), int(lengths.max())), pad)
-    for row, sequence in zip(batch, sequences, strict=True):
-        row[: len(sequence)] = torch.tensor(sequence)
-    return batch, lengths
