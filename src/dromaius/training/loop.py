@@ -135,7 +135,19 @@ def run(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    shard = _shard()
+    with _shard() as shard:
+        return _train(task, settings, optimizer, recipe, report, shard)
+
+
+def _train(
+    task: Task,
+    settings: LoopSettings,
+    optimizer: OptimizerSettings,
+    recipe: Mapping[str, Any],
+    report: Callable[[Report], None],
+    shard: Shard,
+) -> dict[str, float]:
+    """`run`, as one of the processes that share the work."""
     out, model = Path(settings.out), task.model
     torch.manual_seed(settings.seed)
     optimizers = build_optimizers(model, optimizer)
@@ -226,13 +238,24 @@ def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _shard() -> Shard:
-    """This process's share; joins the group that torchrun describes, if it does."""
+@contextmanager
+def _shard() -> Iterator[Shard]:
+    """This process's share; joins the group that torchrun describes, if it does, and leaves it.
+
+    A process that ends while the group's threads run is aborted by the C++ runtime.
+    """
     if not dist.is_available() or not dist.is_torchelastic_launched():
-        return Shard()
-    if not dist.is_initialized():
+        yield Shard()
+        return
+    joined = not dist.is_initialized()
+    if joined:
         dist.init_process_group("gloo")
-    return Shard(dist.get_rank(), dist.get_world_size())
+    try:
+        yield Shard(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # nobody leaves while another still talks
+    finally:
+        if joined:
+            dist.destroy_process_group()
 
 
 def _anywhere(flag: bool, shard: Shard) -> bool:
