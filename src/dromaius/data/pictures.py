@@ -28,6 +28,8 @@ class PictureSettings(Section):
     """Field of pictures.jsonl -> the values that stay."""
     drop: dict[str, list[Any]] = field(default_factory=dict)
     """Field -> the values that go."""
+    twice: dict[str, list[Any]] = field(default_factory=dict)
+    """Field -> the values whose pictures come twice in every epoch."""
     backgrounds: tuple[tuple[int, int, int], ...] = ((255, 255, 255),)
     """RGB; the first is the usual one."""
     coloured: float = 0.0
@@ -55,6 +57,7 @@ class Pictures:
         rows = [i for i, one in enumerate(records) if _selected(one, settings)]
         if not rows:
             raise ConfigError(f"no picture of {folder} matches the recipe's keep and drop")
+        rows += [i for i in rows if settings.twice and _has(records[i], settings.twice)]
         self.settings = settings
         self.rgba = torch.from_numpy(np.ascontiguousarray(stored[rows]))  # [N,S,S,4]
         self.records = [records[row] for row in rows]
@@ -95,11 +98,15 @@ class Pictures:
 
 
 def _selected(record: Mapping[str, Any], settings: PictureSettings) -> bool:
-    for key in (*settings.keep, *settings.drop):
+    for key in (*settings.keep, *settings.drop, *settings.twice):
         if key not in record:
             raise ConfigError(f"pictures.jsonl has no field {key!r} to select by")
-    kept = all(record[key] in values for key, values in settings.keep.items())
-    return kept and not any(record[key] in values for key, values in settings.drop.items())
+    dropped = any(record[key] in values for key, values in settings.drop.items())
+    return _has(record, settings.keep) and not dropped
+
+
+def _has(record: Mapping[str, Any], wanted: Mapping[str, list[Any]]) -> bool:
+    return all(record[key] in values for key, values in wanted.items())
 
 
 def _move(rgba: Tensor, dx: int, dy: int) -> Tensor:

@@ -3,7 +3,7 @@
 Legend: B batch, T tokens, N positions with a label, C channels, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dromaius.data.order import generator_for
 from dromaius.data.samples import IGNORED, Batch, Samples
-from dromaius.models.emu3.config import LanguageModelConfig, Section
+from dromaius.models.emu3.config import LanguageModelConfig, Section, VocabularyConfig
 from dromaius.models.emu3.language_model import LanguageModel
-from dromaius.models.emu3.weights import load_language_model
+from dromaius.models.emu3.weights import load_language_model, load_vision_tokenizer
 from dromaius.training.export import export_language_model
 from dromaius.training.loop import Shard
 from dromaius.training.losses import next_token_loss
@@ -31,6 +31,10 @@ class SampleSettings(Section):
     """How many of a sample's first labels count more."""
     first_weight: float = 1.0
     """By how much: the first codes choose the picture, the rest follows from them."""
+    blind: float = 0.0
+    """Share of samples that see only some of the earlier targets: of each such sample a random
+    share is replaced by padding at the input. What is learnt must then come from the prompt, not
+    from the codes before it (word dropout: Bowman et al. 2016, section 3.2)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,10 @@ class HeldoutSettings(Section):
 class StartSettings(Section):
     """Where weights come from, if not from chance."""
 
-    folder: str
+    folder: str = ""
+    """A model folder: the weights of an earlier stage."""
+    codebook: str = ""
+    """A folder with a vision tokenizer: like codes start with like embeddings."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,11 @@ class LanguageModelTask:
         heldout: list[HeldoutSettings],
         export: ExportSettings,
         start: StartSettings | None,
-        pad: int,
+        ids: VocabularyConfig,
         seed: int,
     ) -> None:
-        self.settings, self.seed, self.pad = data, seed, pad
+        self.settings, self.seed, self.pad = data, seed, ids.pad
+        self._visual_start = ids.visual_start
         self.model = LanguageModel(config)
         init_weights(self.model, generator_for(seed, "init"))
         self.extra = nn.Module()
@@ -81,18 +89,23 @@ class LanguageModelTask:
         self._export, self._start = export, start
 
     def begin(self) -> None:
-        """Take over the weights of an earlier stage."""
-        if self._start is not None:
+        """Take over the weights of an earlier stage, or what the codebook tells of the codes."""
+        if self._start is not None and self._start.folder:
             earlier = load_language_model(Path(self._start.folder))
             self.model.load_state_dict(earlier.state_dict())
+        if self._start is not None and self._start.codebook:
+            codebook = load_vision_tokenizer(Path(self._start.codebook)).quantize.embedding.weight
+            draw = generator_for(self.seed, "codebook")
+            embed_codebook(self.model, codebook, self._visual_start, draw)
 
     def batch(self, index: int, shard: Shard) -> list[Batch]:
-        return [
-            samples.batch(
-                samples.rows(index, one.batch, self.seed)[shard.rank :: shard.world], self.pad
-            )
-            for one, samples in zip(self.settings, self.files, strict=True)
-        ]
+        out = []
+        for one, samples in zip(self.settings, self.files, strict=True):
+            rows = samples.rows(index, one.batch, self.seed)
+            part = samples.batch(rows[shard.rank :: shard.world], self.pad)
+            draw = generator_for(self.seed, "blind", one.file, index, shard.rank)
+            out.append(blinded(part, one.blind, self.pad, draw) if one.blind else part)
+        return out
 
     def loss(self, batch: list[Batch]) -> tuple[Tensor, dict[str, float]]:
         self.model.train()
@@ -138,6 +151,32 @@ def batch_loss(
         early = asked.cumsum(dim=1) <= first
         weights = torch.where(early, first_weight, 1.0)[asked]  # [N]
     return next_token_loss(logits, batch.labels[asked], weights)
+
+
+def blinded(batch: Batch, share: float, pad: int, draw: torch.Generator) -> Batch:
+    """Hide earlier targets from a `share` of the samples; the labels stay as they are."""
+    size = batch.ids.shape[0]
+    chosen = torch.rand(size, 1, generator=draw) < share
+    rate = torch.rand(size, 1, generator=draw)
+    hidden = chosen & (torch.rand(batch.ids.shape, generator=draw) < rate)  # [B,T]
+    targets = torch.zeros_like(hidden)
+    targets[:, 1:] = batch.labels[:, :-1] != IGNORED
+    return replace(batch, ids=batch.ids.masked_fill(hidden & targets, pad))
+
+
+@torch.no_grad()
+def embed_codebook(
+    model: LanguageModel, codebook: Tensor, start: int, draw: torch.Generator
+) -> None:
+    """Add a random projection of the codebook [K,E] to the embeddings of the ids from `start`.
+
+    Projection and chance share the variance, which stays as it was.
+    """
+    rows = model.model.embed_tokens.weight[start : start + codebook.shape[0]]  # [K,C]
+    entries = (codebook - codebook.mean(0)) / codebook.std(0).clamp_min(1e-6)
+    spread = torch.randn(entries.shape[1], rows.shape[1], generator=draw)
+    projected = entries @ spread / entries.shape[1] ** 0.5 * rows.std()
+    rows.copy_((rows + projected) / 2**0.5)
 
 
 def init_weights(model: LanguageModel, generator: torch.Generator) -> None:

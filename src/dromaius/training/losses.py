@@ -3,6 +3,7 @@
 Legend: B batch, T tokens, N positions, V vocabulary, C channels.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,3 +37,44 @@ def picture_loss(pixels: Tensor, target: Tensor) -> Tensor:
 def commitment_loss(latents: Tensor, quantized: Tensor) -> Tensor:
     """How far the encoder is from the codebook; the codebook gets no gradient (VQ-VAE eq. 3)."""
     return F.mse_loss(latents, quantized.detach())
+
+
+def structural_similarity(one: Tensor, other: Tensor, peak: float) -> Tensor:
+    """SSIM of each picture, [B,C,H,W] each -> [B] (Wang et al. 2004, equation 13).
+
+    An 11x11 Gaussian window of deviation 1.5, no padding; `peak` is the range of the values.
+    """
+    place = torch.arange(11, dtype=one.dtype, device=one.device) - 5
+    line = torch.exp(-place.square() / (2 * 1.5**2))
+    line = line / line.sum()
+
+    def blur(x: Tensor) -> Tensor:
+        rows = F.conv2d(x.flatten(0, 1)[:, None], line.view(1, 1, 1, -1))
+        return F.conv2d(rows, line.view(1, 1, -1, 1))
+
+    a, b = blur(one), blur(other)
+    aa, bb, ab = blur(one * one) - a * a, blur(other * other) - b * b, blur(one * other) - a * b
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    score = (2 * a * b + c1) * (2 * ab + c2) / ((a * a + b * b + c1) * (aa + bb + c2))
+    return score.view(one.shape[0], -1).mean(dim=1)
+
+
+def flat_loss(latents: Tensor, pixels: Tensor) -> Tensor:
+    """How far empty cells of like colour are from each other: latents [B,E,h,w], pixels [B,3,H,W].
+
+    A cell is empty when its pixels and those of its neighbours are of one colour. The encoder sees
+    the whole picture and would hide what is elsewhere in the codes of empty cells; a language
+    model had to learn these by heart.
+    """
+    cell = pixels.shape[-1] // latents.shape[-1]
+    window = {"kernel_size": 3 * cell, "stride": cell, "padding": cell}
+    high, low = F.max_pool2d(pixels, **window), -F.max_pool2d(-pixels, **window)  # [B,3,h,w]
+    empty = (high - low).amax(dim=1) < 1e-3  # [B,h,w]
+    if not empty.any():
+        return latents.new_zeros(())
+    vectors = latents.movedim(1, -1)[empty]  # [N,E]
+    colours = (high.movedim(1, -1)[empty] * 1000).round()
+    kinds = torch.unique(colours, dim=0, return_inverse=True)[1]
+    counts = torch.bincount(kinds)
+    sums = vectors.new_zeros(len(counts), vectors.shape[1]).index_add_(0, kinds, vectors.detach())
+    return F.mse_loss(vectors, (sums / counts[:, None])[kinds])

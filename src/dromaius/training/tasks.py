@@ -67,7 +67,7 @@ def language_model(recipe: dict[str, Any]) -> Plan:
     model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
     p = read_sections(recipe | {"model": model}, kinds, lists=("data", "heldout"))
     task = LanguageModelTask(
-        p["model"], p["data"], p["heldout"], p["export"], p.get("start"), ids.pad, p["loop"].seed
+        p["model"], p["data"], p["heldout"], p["export"], p.get("start"), ids, p["loop"].seed
     )
     return Plan(task, p["loop"], p["optimizer"])
 

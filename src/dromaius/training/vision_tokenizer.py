@@ -19,7 +19,7 @@ from dromaius.nn.norm import SpatialNorm
 from dromaius.training.codebook import RunningCodebook
 from dromaius.training.export import export_vision_tokenizer
 from dromaius.training.loop import Shard
-from dromaius.training.losses import commitment_loss, picture_loss
+from dromaius.training.losses import commitment_loss, flat_loss, picture_loss, structural_similarity
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class ObjectiveSettings(Section):
 
     batch: int = 32
     commitment: float = 0.25
+    structure: float = 0.0
+    """Weight of 1 - SSIM beside the differences of pixels."""
+    flat: float = 0.0
+    """Weight of the pull of empty cells towards one code per background colour."""
     decay: float = 0.99
     patience: int = 20
     """Steps without use after which a codebook entry is moved to where it is needed."""
@@ -81,9 +85,15 @@ class VisionTokenizerTask:
         pixels = self.model.decode_latents(passed, still=True).float()
         with torch.autocast(batch.device.type, enabled=False):
             loss = picture_loss(pixels, batch)
+            if self.objective.structure:
+                similar = structural_similarity(pixels, batch, peak=2.0)
+                loss = loss + self.objective.structure * (1.0 - similar.mean())
+            flat = flat_loss(latents[:, :, 0], batch) if self.objective.flat else torch.zeros(())
         self._seen.append((vectors.flatten(0, -2), codes.flatten()))
-        figures = {"picture": loss.item(), "commitment": commitment.item(), "items": len(batch)}
-        return loss + self.objective.commitment * commitment, figures
+        figures = {"picture": loss.item(), "commitment": commitment.item(), "flat": flat.item()}
+        figures["items"] = len(batch)
+        o = self.objective
+        return loss + o.commitment * commitment + o.flat * flat, figures
 
     def after_step(self, step: int) -> None:
         vectors, codes = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
@@ -92,15 +102,18 @@ class VisionTokenizerTask:
         self.extra.update(vectors, codes, generator_for(self.seed, "revive", step))
 
     def evaluate(self) -> dict[str, float]:
-        """PSNR in dB (mean over held-out pictures) and share of the codebook they use."""
-        psnr, used = [], torch.zeros(self.model.config.codebook_size, dtype=torch.bool)
+        """PSNR in dB and SSIM (means over held-out pictures), share of the codebook they use."""
+        psnr, ssim, used = [], [], torch.zeros(self.model.config.codebook_size, dtype=torch.bool)
         with torch.no_grad():
             for rows in torch.arange(len(self.heldout)).split(64):
                 pixels = self.heldout.plain(rows)
                 codes = self.model.encode(pixels)
                 used[codes.flatten()] = True
-                psnr += peak_signal_to_noise(self.model.decode(codes), pixels).tolist()
-        return {"psnr": sum(psnr) / len(psnr), "codes": used.float().mean().item()}
+                again = self.model.decode(codes)
+                psnr += peak_signal_to_noise(again, pixels).tolist()
+                ssim += structural_similarity(again.clamp(-1, 1), pixels, peak=2.0).tolist()
+        mean = {"psnr": sum(psnr) / len(psnr), "ssim": sum(ssim) / len(ssim)}
+        return mean | {"codes": used.float().mean().item()}
 
     def export(self, folder: Path) -> None:
         export_vision_tokenizer(folder, self.model)
