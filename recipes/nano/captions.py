@@ -189,10 +189,10 @@ def capitalise(text: str, rng: Random) -> str:
     case = rng.random()
     if case < 0.10:
         text = text[0].upper() + text[1:]
-    elif case < 0.18:
+    elif case < 0.15:
         text = text.lower()
-    elif case < 0.23:
+    elif case < 0.24:
         text = text.title()
-    elif case < 0.28:
+    elif case < 0.30:
         text = text.upper()
     return text + "." if rng.random() < 0.04 else text

@@ -5,7 +5,7 @@
 
 Each line is one sample. "picture" is a row of pictures.npy and "view" what render_view shows of it:
     {"picture": 5, "view": {...}, "task": "t2i", "prompt": "a red apple, noto style"}
-    {"picture": 5, "view": {...}, "task": "answer", "qa": [[question, answer], ...three]}
+    {"picture": 5, "view": {...}, "task": "answer", "qa": [[question, answer], ...four]}
 heldout.jsonl beside the output has the held-out pictures of the same selection, in the standard
 wording, plus trained pictures under shifts that training never uses; each line has its "split".
 """
@@ -29,10 +29,11 @@ from questions import QUESTIONS, answer, ask, kinds_for, pick_absent
 from render import View, plain_view
 from splits import split_of
 
-# Shifts of up to 3 pixels: 17 for training, 4 others that only the evaluation uses.
-SHIFTS = ((0, 0), (-3, 0), (3, 0), (0, -3), (0, 3), (-2, -2), (2, 2), (-2, 2), (2, -2), (-1, 0),
-          (1, 0), (0, -1), (0, 1), (-3, -3), (3, 3), (-3, 3), (3, -3))  # fmt: skip
+# Shifts of up to 3 pixels: all for training but four, which only the evaluation uses.
 UNSEEN_SHIFTS = ((-2, 1), (1, 3), (3, -1), (-1, -2))
+SHIFTS = tuple(
+    (dx, dy) for dx in range(-3, 4) for dy in range(-3, 4) if (dx, dy) not in UNSEEN_SHIFTS
+)
 SCALES = (56 / 64, 48 / 64)
 COMPOSITE_SCALE = 28 / 64
 COMPOSITE_SHIFTS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -79,12 +80,12 @@ class Selection:
 class Shares:
     """How often things happen, as probabilities."""
 
-    t2i_background: float = 0.15  # text to image on a named colour
-    t2i_shift: float = 0.0  # text to image from a shifted picture, unsaid
+    t2i_background: float = 0.12  # text to image on a named colour
+    t2i_shift: float = 0.2  # text to image of toned people from a shifted picture, unsaid
     t2i_style: float = 0.75  # the prompt says the style
-    answer_background: float = 0.4
-    answer_scale: float = 0.2
-    answer_composite: float = 0.15
+    answer_background: float = 0.3
+    answer_scale: float = 0.1
+    answer_composite: float = 0.12
 
 
 def t2i_example(
@@ -93,8 +94,8 @@ def t2i_example(
     """One text-to-image sample."""
     background = rng.choice(OTHER_COLOURS) if rng.random() < shares.t2i_background else "white"
     view = plain_view(COLOURS[background])
-    if rng.random() < shares.t2i_shift:
-        view["dx"], view["dy"] = rng.choice(SHIFTS[1:])
+    if record["tone"] and rng.random() < shares.t2i_shift:
+        view["dx"], view["dy"] = rng.choice(SHIFTS)
     text = prompt(record, language, rng.random() < shares.t2i_style, background, rng)
     return {"picture": index, "view": view, "task": "t2i", "prompt": text}
 
@@ -116,29 +117,33 @@ def answer_view(shares: Shares, rng: Random) -> View:
 
 
 def other_kind(record: Record, view: View, rng: Random) -> str:
-    """What to ask besides the name; composites are mostly counted, single pictures seldom."""
+    """What to ask besides name and presence; composites are mostly counted, single ones seldom."""
     composite = view.get("copies", 1) > 1
     if composite and rng.random() < 0.75:
         return "count"
-    kinds = [kind for kind in kinds_for(record, view) if composite or kind != "count"]
     if not composite and rng.random() < 0.05:
         return "count"
-    # The hard ones (presence needs the name, tone a look at the skin) are asked more often.
-    return rng.choices(kinds, [2 if kind in ("presence", "tone") else 1 for kind in kinds])[0]
+    kinds = [kind for kind in kinds_for(record, view) if kind not in ("count", "presence")]
+    return rng.choices(kinds, [2 if kind == "tone" else 1 for kind in kinds])[0]
 
 
 def answer_example(
-    index: int, record: Record, language: str, others: Sequence[Record], shares: Shares, rng: Random
+    index: int,
+    record: Record,
+    view: View,
+    language: str,
+    others: Sequence[Record],
+    rng: Random,
 ) -> dict[str, Any]:
-    """One picture with three questions: the name in both languages, and another in `language`."""
-    view = answer_view(shares, rng)
+    """One picture with four questions: the name in both languages, presence, and another."""
     kind = other_kind(record, view, rng)
-    asked = [("name", "en"), ("name", "zh"), (kind, language)]
+    absent = pick_absent(record, others, rng) if rng.random() < 0.5 else None
+    other = LANGUAGES[1 - LANGUAGES.index(language)]
+    asked = [("name", "en"), ("name", "zh"), ("presence", other), (kind, language)]
     qa = []
     for kind, spoken in asked:
-        deny = kind == "presence" and rng.random() < 0.5
-        absent = pick_absent(record, others, rng) if deny else None
-        qa.append(list(ask(kind, spoken, record, view, absent, rng)))
+        other_name = absent if kind == "presence" else None
+        qa.append(list(ask(kind, spoken, record, view, other_name, rng)))
     return {"picture": index, "view": view, "task": "answer", "qa": qa}
 
 
@@ -146,13 +151,16 @@ def training_examples(
     records: Sequence[Record],
     rows: Sequence[int],
     variants: int,
+    toned: int,
     seed: int,
     shares: Shares = Shares(),
 ) -> Iterator[dict[str, Any]]:
     """`variants` samples of either task for every training picture among `rows`.
 
-    Held-out pictures give none, nor do their names appear in questions. Exact duplicates have two
-    names for the same pixels: they can be asked for, but their names are not asked.
+    Pictures with a skin tone, of which there are many alike, give `toned` samples. Every view
+    serves two questions' samples, because encoding views takes long. Held-out pictures give none,
+    nor do their names appear in questions. Exact duplicates have two names for the same pixels:
+    they can be asked for, but their names are not asked.
     """
     train = [index for index in rows if split_of(records[index]) == "train"]
     names = {records[index]["cp"]: records[index] for index in train if records[index]["is_base"]}
@@ -160,11 +168,15 @@ def training_examples(
     for variant in range(variants):
         for index in train:
             record = records[index]
-            rng = Random(f"{seed}:{record['style']}:{record['cp']}:{variant}")
+            if record["tone"] and variant >= toned:
+                continue
+            key = f"{seed}:{record['style']}:{record['cp']}"
+            rng = Random(f"{key}:{variant}")
             language = LANGUAGES[(variant + index) % 2]
             yield t2i_example(index, record, language, shares, rng)
             if record["dup_of"] is None:
-                yield answer_example(index, record, language, others, shares, rng)
+                view = answer_view(shares, Random(f"{key}:view:{variant // 2}"))
+                yield answer_example(index, record, view, language, others, rng)
 
 
 def heldout_examples(
@@ -272,11 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--groups", help="comma-separated, instead of the selection's")
     parser.add_argument("--styles", help="comma-separated, instead of the selection's")
     parser.add_argument("--variants", type=int, default=20, help="samples per picture and task")
+    parser.add_argument("--toned", type=int, help="the same with a skin tone (as --variants)")
     parser.add_argument(
         "--t2i-shift",
         type=float,
         default=Shares.t2i_shift,
-        help="share of text-to-image samples from a shifted picture",
+        help="share of text-to-image samples of toned people from a shifted picture",
     )
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(arguments)
@@ -286,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not rows:
             raise ValueError("the selection holds no picture")
         shares = Shares(t2i_shift=asked.t2i_shift)
-        examples = list(training_examples(records, rows, asked.variants, asked.seed, shares))
+        toned = asked.variants if asked.toned is None else asked.toned
+        examples = list(training_examples(records, rows, asked.variants, toned, asked.seed, shares))
         held = list(heldout_examples(records, rows, asked.seed))
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         write_lines(asked.out, examples)

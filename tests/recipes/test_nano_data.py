@@ -8,6 +8,7 @@ import io
 import json
 import sys
 import tarfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -520,7 +521,7 @@ RECORDS = [APPLE, DOG, CAR, WAVE, HELD, TWIN, CAR | {"style": "noto-v1", "held_p
 
 
 def test_held_out_pictures_and_names_never_leak() -> None:
-    made = list(make_examples.training_examples(RECORDS, range(7), variants=60, seed=1))
+    made = list(make_examples.training_examples(RECORDS, range(7), variants=60, toned=60, seed=1))
     assert {one["picture"] for one in made} == {0, 1, 2, 3, 5}
     text = json.dumps(made, ensure_ascii=False).lower()
     assert "secret" not in text and "秘密" not in text and "noto-v1" not in text
@@ -528,32 +529,42 @@ def test_held_out_pictures_and_names_never_leak() -> None:
     assert {one["task"] for one in made if one["picture"] == 5} == {"t2i"}
 
 
+COUNTS = ("How many are there?", "How many things are in the image?")
+
+
 def test_training_examples_are_right_and_repeatable() -> None:
-    made = list(make_examples.training_examples(RECORDS, range(4), variants=60, seed=1))
-    assert made == list(make_examples.training_examples(RECORDS, range(4), variants=60, seed=1))
-    assert made != list(make_examples.training_examples(RECORDS, range(4), variants=60, seed=2))
+    def examples(seed: int) -> list[dict[str, Any]]:
+        return list(make_examples.training_examples(RECORDS, range(4), 60, 60, seed))
+
+    made = examples(seed=1)
+    assert made == examples(seed=1) != examples(seed=2)
     presence = []
     for one in made:
         record = RECORDS[one["picture"]]
         colour = colour_name(one["view"]["background"])
         if one["task"] == "t2i":
-            assert (one["view"]["dx"], one["view"]["dy"], one["view"]["scale"]) == (0, 0, 1.0)
+            place = (one["view"]["dx"], one["view"]["dy"], one["view"]["scale"])
+            assert record["tone"] or place == (0, 0, 1.0)
             assert colour == "white" or colour in one["prompt"].lower() or "背景" in one["prompt"]
             continue
-        (_, english), (_, chinese), (question, answer) = one["qa"]
+        (_, english), (_, chinese), (is_there, yes_no), (question, answer) = one["qa"]
         assert (english, chinese) == (record["en"], record["zh"])
-        if answer in ("yes", "有", "no", "没有"):
-            presence.append(answer in ("yes", "有"))
-            own = (record[language].partition(":")[0] for language in ("en", "zh"))
-            named = any(name in question for name in own)
-            assert "tone" not in question and "肤色" not in question
-            assert named == presence[-1]
+        assert yes_no in ("yes", "有", "no", "没有")
+        presence.append(yes_no in ("yes", "有"))
+        own = (record[language].partition(":")[0] for language in ("en", "zh"))
+        assert any(name in is_there for name in own) == presence[-1]
+        assert "tone" not in is_there and "肤色" not in is_there
+        if question.startswith("How many") and question not in COUNTS:  # of what is there
+            assert captions.plural(record["en"].partition(":")[0]) in question
         if answer in ("two", "三个"):
             assert one["view"]["copies"] == {"two": 2, "三个": 3}[answer]
         if "background" in question:
             assert answer == colour
     assert 0.3 < sum(presence) / len(presence) < 0.7
     assert abs(max(abs(one["view"]["dx"]) for one in made)) == 3
+    few = list(make_examples.training_examples(RECORDS, range(4), variants=6, toned=2, seed=1))
+    counts = Counter((one["picture"], one["task"]) for one in few)
+    assert counts[0, "t2i"] == 6 and counts[3, "t2i"] == counts[3, "answer"] == 2
 
 
 def test_heldout_examples_use_unseen_shifts_and_skip_duplicates() -> None:

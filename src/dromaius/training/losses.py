@@ -67,8 +67,8 @@ def flat_loss(latents: Tensor, pixels: Tensor) -> Tensor:
     model had to learn these by heart.
     """
     cell = pixels.shape[-1] // latents.shape[-1]
-    window = {"kernel_size": 3 * cell, "stride": cell, "padding": cell}
-    high, low = F.max_pool2d(pixels, **window), -F.max_pool2d(-pixels, **window)  # [B,3,h,w]
+    high = F.max_pool2d(pixels, 3 * cell, cell, cell)  # [B,3,h,w]
+    low = -F.max_pool2d(-pixels, 3 * cell, cell, cell)
     empty = (high - low).amax(dim=1) < 1e-3  # [B,h,w]
     if not empty.any():
         return latents.new_zeros(())
