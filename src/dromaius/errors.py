@@ -23,6 +23,10 @@ class InputError(DromaiusError, ValueError):
     """A prompt, picture, size or option cannot be used as given."""
 
 
+class ContextError(InputError):
+    """A prompt or a conversation is longer than the model's context."""
+
+
 @cache
 def warn_once(message: str) -> None:
     """Warn the user, once a process for each message."""

@@ -14,19 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dromaius.errors import CheckpointError, InputError
+from dromaius.errors import CheckpointError, ContextError, InputError
 from dromaius.io import images
 from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
-from dromaius.models.emu3.prompt import smart_resize
+from dromaius.models.emu3.prompt import smart_resize, with_period
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
-from dromaius.pipelines import image, text, video
+from dromaius.pipelines import image, presets, text, video
 from dromaius.pipelines.image import Drawing
+from dromaius.pipelines.presets import Language
 from dromaius.pipelines.text import Picture
 from dromaius.tokenizers.text import TextTokenizer
-
-CAPTION_QUESTION = "Please describe the image"
 
 
 @dataclass
@@ -182,18 +181,29 @@ class Emu3:
         """As `answer`, piece by piece."""
         return text.stream_answer(self, pictures, question, max_new_tokens)
 
-    def caption(self, picture: Picture, max_new_tokens: int | None = None) -> str:
-        """Describe a picture."""
-        return self.answer(picture, CAPTION_QUESTION, max_new_tokens)
+    def caption(
+        self, picture: Picture, max_new_tokens: int | None = None, language: Language = "en"
+    ) -> str:
+        """Describe a picture; `presets.question` has more questions for `answer`."""
+        return self.answer(picture, presets.question("caption", language), max_new_tokens)
 
     def chat(self, messages: Sequence[dict[str, Any]], max_new_tokens: int | None = None) -> str:
-        """The assistant's next message.
+        """The assistant's next message. Greedy, as `answer`.
+
+        The prompt is that of the published -hf chat template: the system's text, then "USER: " or
+        "ASSISTANT: " and the message, pictures before text; no end-of-text id between turns.
 
         Args:
             messages: {"role": "system" | "user" | "assistant", "content": text, or a list of
-                {"type": "text", "text": ...} and {"type": "image", "image": PIL image or path}}.
-                Without a system message the checkpoint's own is put first.
+                {"type": "text", "text": ...} and {"type": "image", "image": a PIL image, a path,
+                or codes [h,w]}}. Without a system message the checkpoint's own is put first. Texts
+                are taken as they are (`answer` ends questions with a mark: `as_question`).
             max_new_tokens: longest answer in tokens.
+
+        Raises:
+            ContextError: the conversation is longer than the model's context. Nothing of it is
+                ever left out silently: leave out early messages, or start anew.
+            InputError: a message cannot be used.
         """
         return "".join(self.stream_chat(messages, max_new_tokens)).rstrip()
 
@@ -202,6 +212,13 @@ class Emu3:
     ) -> Iterator[str]:
         """As `chat`, piece by piece."""
         return text.stream_chat(self, messages, max_new_tokens)
+
+    def as_question(self, words: str) -> str:
+        """A text as `answer` writes it into the prompt: with a period, unless it ends with a mark.
+
+        A chat that sends its first question so gets the answer that `answer` gives.
+        """
+        return with_period(words) if self.config.prompt.template == "chat" else words
 
     # --- what the pipelines need -----------------------------------------------------------------
 
@@ -242,17 +259,19 @@ class Emu3:
         return self.tokenizer
 
     def check_context(self, prompt: int, picture: int) -> None:
-        """Raises InputError for a prompt over the context; warns where the picture goes beyond."""
+        """Raises ContextError for a prompt over the context; warns of a picture beyond it."""
         context = self.require_language_model().config.max_position_embeddings
         self.room_for_text(prompt)
         if prompt + picture > context:
             image.warn_beyond_training(prompt + picture, context)
 
     def room_for_text(self, prompt: int) -> int:
-        """Tokens left after a prompt. Raises InputError where there are none."""
+        """Tokens left after a prompt. Raises ContextError where there are none."""
         context = self.require_language_model().config.max_position_embeddings
         if prompt >= context:
-            raise InputError(f"the prompt takes {prompt} tokens; the model's context is {context}")
+            raise ContextError(
+                f"the prompt takes {prompt} tokens; the model's context is {context}"
+            )
         return context - prompt
 
     def describe(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def understanding_parts(
     """
     if settings.template == "stage1":
         return [*pictures, question]
-    turn = {"role": "user", "content": [*pictures, _with_period(question)]}
+    turn = {"role": "user", "content": [*pictures, with_period(question)]}
     return chat_parts(settings, [{"role": "system", "content": [settings.system]}, turn])
 
 
@@ -170,6 +170,7 @@ def chat_parts(settings: PromptSettings, messages: Sequence[dict[str, Any]]) -> 
     return parts
 
 
-def _with_period(question: str) -> str:
+def with_period(question: str) -> str:
+    """The question without white space at its end, and with a period if it has no mark there."""
     question = question.rstrip()
     return question if question[-1:] in ".?!…。？！" and question else f"{question}."
