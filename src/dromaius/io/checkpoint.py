@@ -8,6 +8,7 @@ mapped file itself: pages are read when used, writes stay private to the process
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dromaius.errors import CheckpointError
 from dromaius.files import read_bytes
@@ -106,6 +108,24 @@ def read_tensors(folder: Path, names: Iterable[str] | None = None) -> Iterator[t
         by_file.setdefault(infos[name].file, []).append(name)
     for file, inside in by_file.items():
         yield from _read_file(file, inside)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules built inside lie on the meta device and are not initialised: for `load_into`."""
+    with torch.device("meta"), _Uninitialised():
+        yield
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Skips torch.nn.init: on the meta device it fills nothing, yet loads torch's compiler (1 s)."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", *args[:1])
+        return function(*args, **(kwargs or {}))
 
 
 def load_into(

@@ -16,7 +16,7 @@ from torch import Tensor
 from dromaius.errors import CheckpointError, InputError, warn_once
 from dromaius.files import write_text
 from dromaius.io import hub
-from dromaius.io.checkpoint import list_tensors, read_tensors
+from dromaius.io.checkpoint import list_tensors, read_tensors, without_memory
 from dromaius.io.shards import MAX_SHARD_BYTES, save_sharded
 from dromaius.models.emu3 import export, layouts, weights
 from dromaius.models.emu3.config import Emu3Config
@@ -174,7 +174,7 @@ class _Stream:
 def _check_names(folders: list[Path], config: Emu3Config) -> None:
     """Raises CheckpointError if the folders lack a tensor of the model or hold another's."""
     expected, optional = set(), set()
-    with torch.device("meta"):
+    with without_memory():
         if config.language_model is not None:
             names = LanguageModel(config.language_model).state_dict()
             expected |= {weights.LANGUAGE + name for name in names}

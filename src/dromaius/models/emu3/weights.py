@@ -101,7 +101,7 @@ def load_language_model(
     config = config or read_config(folder)
     if config.language_model is None:
         raise CheckpointError(f"{folder} holds no language model")
-    with torch.device("meta"):
+    with checkpoint.without_memory():
         model = LanguageModel(config.language_model)
     _fill(model, folder, LANGUAGE, device, dtype)
     return model.eval().requires_grad_(False)
@@ -117,7 +117,7 @@ def load_vision_tokenizer(
     config = config or read_config(folder)
     if config.vision_tokenizer is None:
         raise CheckpointError(f"{folder} holds no vision tokenizer")
-    with torch.device("meta"):
+    with checkpoint.without_memory():
         model = VisionTokenizer(config.vision_tokenizer)
     _fill(model, folder, VISION, device, torch.float32)
     model.freeze()
