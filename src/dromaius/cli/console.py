@@ -53,6 +53,22 @@ def remark(text: object) -> None:
         pass
 
 
+def shown(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces of a text, each written to stdout as it passes; the line is ended in any case."""
+    started, blank = False, ""  # blank: white space that is written once a word follows
+    try:
+        for piece in pieces:
+            text = blank + piece
+            words = text.rstrip()
+            blank = text[len(words) :]
+            write(printable(words))
+            started = True
+            yield piece
+    finally:
+        if started:
+            write("\n")
+
+
 @contextmanager
 def status(doing: str, quiet: bool) -> Iterator[None]:
     """Shows on a terminal what is being done for as long as it lasts; elsewhere nothing."""

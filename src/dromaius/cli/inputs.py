@@ -45,6 +45,11 @@ def text_argument(text: str) -> str:
     """
     if text == "-":
         text = _decode(read_stdin(MAX_TEXT), "standard input").removesuffix("\n").removesuffix("\r")
+    return checked_text(text)
+
+
+def checked_text(text: str) -> str:
+    """The text itself. Raises InputError for what is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

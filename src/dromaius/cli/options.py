@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from dromaius.pipelines import presets
+
 Model = Annotated[
     str, typer.Option("--model", "-m", help='The model: "nano", a folder, or a hub id.')
 ]
@@ -17,6 +19,16 @@ Device = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(help="float32, bfloat16 or float16. Default: bfloat16 on a GPU, else float32."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Longest answer. Default: what the model says."),
+]
+Preset = Annotated[
+    presets.Preset | None, typer.Option(help="Ask this standard question about the pictures.")
+]
+Language = Annotated[
+    presets.Language | None, typer.Option("--lang", help="Language of presets. Default: en.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, one object a line.")]
 Quiet = Annotated[
