@@ -1,8 +1,10 @@
 """A model without weights, for the command line's manners; `python fake.py VERB ...` runs with it.
 
 Its pictures follow from prompt, seed and size alone. Environment variables make it slow
-(FAKE_DELAY seconds a step), failing (FAKE_FAILS names an exception) or blind (FAKE_BLIND), or have
-it make a file once it is at work (FAKE_MARKER). It imports no torch.
+(FAKE_DELAY seconds a step), failing (FAKE_FAILS names an exception), blind (FAKE_BLIND) or
+forgetful (a chat of FAKE_CONTEXT messages is too long), or have it make a file once it is at work
+(FAKE_MARKER). In a chat it never ends an answer to "slowly", nor begins one to "silently".
+It imports no torch.
 """
 
 import hashlib
@@ -103,6 +105,25 @@ class FakeModel:
         for word in ["You", f" asked {question}", f" about {sizes}.\x1b[2J \n"][:max_new_tokens]:
             time.sleep(float(os.environ.get("FAKE_DELAY", 0)))
             yield word
+
+    def as_question(self, words: str) -> str:
+        return words if words.endswith(("?", "？")) else f"{words}."
+
+    def stream_chat(
+        self, messages: list[dict[str, Any]], max_new_tokens: int | None = None
+    ) -> Iterator[str]:
+        self.calls.append({"messages": messages, "max_new_tokens": max_new_tokens})
+        fail()
+        if len(messages) >= int(os.environ.get("FAKE_CONTEXT", 99)):
+            raise errors.ContextError("the prompt takes 99 tokens; the model's context is 9")
+        if marker := os.environ.get("FAKE_MARKER"):
+            Path(marker).touch()
+        *images, last = messages[-1]["content"]
+        sizes = "".join(" {}x{}".format(*part["image"].shape) for part in images)
+        time.sleep(600 * ("silently" in last["text"]))
+        yield f"{len(messages)}:"
+        time.sleep(600 * ("slowly" in last["text"]))
+        yield from [f" {last['text']}{sizes}", "\x1b[2J\n", "ok \n"][:max_new_tokens]
 
     def encode_image(self, image: Image.Image) -> Codes:
         self.image = image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dromaius
 from tests.cli.conftest import Cli
 
 
@@ -31,3 +32,26 @@ def test_nano_reads_a_picture_that_comes_through_a_pipe(program: Cli) -> None:
     assert drawn.raw.startswith(b"\x89PNG") and drawn.err == ""
     again = program("reconstruct", "-", "--json", "-q", input=drawn.raw, model="real")
     assert json.loads(again.out)["psnr"] > 20
+
+
+def test_nano_chats(program: Cli, tmp_path: Path) -> None:
+    """The first answer of a chat is that of `ask`, in both languages; the second one comes too."""
+    drawn = program("image", "a red apple", "--seed", "7", "-o", "a.png", "-q", model="real")
+    assert drawn.code == 0, drawn.err
+    lines = "/name\nWhich style is it?\n/reset\n/lang zh\n/image a.png\n/name\n"
+    talk = program("chat", "a.png", "--json", "-q", input=lines.encode(), model="real")
+    assert (talk.code, talk.err) == (0, ""), talk.err
+    rows = [json.loads(line) for line in talk.out.splitlines()]
+    assert [row["turn"] for row in rows] == [1, 2, 1]
+    nano = dromaius.load("nano")
+    picture = tmp_path / "a.png"
+    assert rows[0]["answer"] == nano.answer(picture, "What is in the image?")
+    assert "apple" in rows[0]["answer"].lower()
+    assert rows[2]["answer"] == nano.answer(picture, "图里是什么？")
+    image, first = ({"type": "image", "image": picture}, rows[0]["answer"])
+    messages = [
+        {"role": "user", "content": [image, {"type": "text", "text": "What is in the image?"}]},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "Which style is it?"},
+    ]
+    assert rows[1]["answer"] == nano.chat(messages)

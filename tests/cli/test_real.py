@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,57 +15,8 @@ from safetensors.torch import load_file
 
 import dromaius
 from dromaius.cli import main
-from dromaius.io.shards import save_sharded
-from dromaius.models.emu3 import config as emu3
-from dromaius.models.emu3.language_model import LanguageModel
-from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
-from dromaius.tokenizers.convert import train_bpe
-from tests.cli.conftest import Cli, Outcome, command, start
+from tests.cli.conftest import CODES, Cli, Outcome, command, start
 from tests.cli.test_manners import interrupt
-
-SPECIAL = ["<pad>", "<bos>", "<eos>", "<img>", "<boi>", "<eoi>", "<eol>", "<eof>"]
-CODES = 64
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights, pictures of 32x32 pixels in 4x4 codes; it answers with random words."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = train_bpe(["a red apple", "What is in the image?"] * 4, 300, SPECIAL)
-    tokenizer.save(folder)
-    ids = [tokenizer.special_tokens[name] for name in SPECIAL]
-    start_of_codes = tokenizer.vocab_size
-    config = emu3.Emu3Config(
-        language_model=emu3.LanguageModelConfig(
-            vocab_size=start_of_codes + CODES,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=400,
-        ),
-        vision_tokenizer=emu3.VisionTokenizerConfig(
-            codebook_size=CODES, ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1
-        ),
-        vocabulary=emu3.VocabularyConfig(*ids[:6], *ids[6:], start_of_codes, CODES),
-        image=emu3.ImageSettings(min_pixels=32 * 32, max_pixels=64 * 64, image_area=32 * 32),
-        generation=emu3.GenerationSettings(max_new_tokens=12),
-    )
-    torch.manual_seed(1)
-    assert config.language_model is not None and config.vision_tokenizer is not None
-    halves = {
-        "language_model": LanguageModel(config.language_model),
-        "vision_tokenizer": VisionTokenizer(config.vision_tokenizer),
-    }
-    tensors = {
-        f"{half}.{name}": tensor
-        for half, module in halves.items()
-        for name, tensor in module.state_dict().items()
-    }
-    save_sharded(tensors, folder)
-    (folder / "config.json").write_text(json.dumps(config.to_json()))
-    return folder
 
 
 @pytest.fixture
@@ -144,6 +97,44 @@ def test_the_answer_is_the_library_s(real: Cli, checkpoint: Path, tmp_path: Path
     two = model.answer([tmp_path / "m.png"] * 2, "Same?", max_new_tokens=3)
     given = ["m.png", "m.png", "Same?", "--max-tokens", "3", "--json"]
     assert json.loads(real("ask", *given).out)["answer"] == two
+
+
+def test_a_preset_is_its_question(real: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    Image.effect_mandelbrot((48, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "m.png")
+    model = dromaius.load(checkpoint)
+    for flags, question in (
+        (["--preset", "caption"], "Please describe the image"),
+        (["--preset", "style", "--lang", "zh"], "这是什么风格？"),
+    ):
+        row = json.loads(real("ask", "m.png", *flags, "--json").out)
+        assert row["question"] == question
+        assert row["answer"] == model.answer(tmp_path / "m.png", question)
+    assert model.caption(tmp_path / "m.png", language="zh") == model.answer(
+        tmp_path / "m.png", "请描述该图片"
+    )
+
+
+def test_a_chat_is_the_library_s(
+    real: Cli, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers, what is saved, and what the context has no room for."""
+    Image.effect_mandelbrot((48, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "m.png")
+    Image.new("RGB", (120, 10)).save(tmp_path / "long.png")
+    lines = ["What is it?", "/image long.png", "/image m.png", "same", "/save c.json", "y " * 400]
+    content = "\n".join(lines).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    done = real("chat", "m.png", "--json")
+    assert done.code == 1
+    elongated, full = done.err.splitlines()
+    assert "picture of 120x10 pixels is too elongated" in elongated
+    assert "tokens; the model's context is 400; /reset starts a new conversation" in full
+    first, second = (json.loads(line)["answer"] for line in done.out.splitlines())
+    model = dromaius.load(checkpoint)
+    assert first == model.answer(tmp_path / "m.png", "What is it?")
+    messages = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["messages"]
+    assert messages[-1] == {"role": "assistant", "content": [{"type": "text", "text": second}]}
+    assert messages[2]["content"][-1] == {"type": "text", "text": "same."}
+    assert model.chat(messages[:-1]) == second
 
 
 def test_reconstruct_is_encode_and_decode(real: Cli, checkpoint: Path, tmp_path: Path) -> None:

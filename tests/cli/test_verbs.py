@@ -45,6 +45,23 @@ def test_max_tokens_reaches_the_model(cli: Cli, photo: Path) -> None:
     assert cli("ask", "photo.png", "Same?", "--max-tokens", "1", "-q").out == "You\n"
 
 
+@pytest.mark.parametrize(
+    ("flags", "question"),
+    [
+        (["--preset", "caption"], "Please describe the image"),
+        (["--preset", "name", "--lang", "en"], "What is in the image?"),
+        (["--preset", "category", "--lang", "zh"], "这是什么类别？"),
+    ],
+)
+def test_a_preset_asks_in_place_of_a_question(
+    cli: Cli, photo: Path, flags: list[str], question: str
+) -> None:
+    done = cli("ask", "photo.png", "photo.png", *flags, "-q")
+    assert done.out == f"You asked {question} about 40x24 and 40x24.\\x1b[2J\n"
+    row = json.loads(cli("ask", "photo.png", *flags, "--json", "-q").out)
+    assert (row["images"], row["question"]) == (["photo.png"], question)
+
+
 def test_a_picture_on_stdin(program: Cli, photo: Path) -> None:
     done = program("ask", "-", "What?", input=photo.read_bytes())
     assert done.out.startswith("You asked What? about 40x24.")
@@ -59,6 +76,10 @@ def test_a_question_on_stdin(program: Cli, photo: Path) -> None:
     ("arguments", "code", "says"),
     [
         (["photo.png"], 2, "give at least one IMAGE, then the QUESTION"),
+        (["photo.png", "What?", "--lang", "zh"], 2, "--lang is the language of --preset"),
+        (["--preset", "style"], 2, "Missing argument"),
+        (["photo.png", "--preset", "poem"], 2, "'poem' is not one of 'caption', 'category'"),
+        (["photo.png", "What?", "--preset", "style"], 1, "cannot read What?: No such file"),
         ([], 2, "Missing argument"),
         (["-", "-"], 1, "only one argument can be -"),
         (["absent.png", "What?"], 1, "cannot read absent.png: No such file or directory"),

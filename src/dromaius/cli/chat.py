@@ -136,14 +136,16 @@ class Talk:
 
     def command(self, text: str) -> None:
         """Runs a line such as "/image cat.png"."""
-        name, *rest = text[1:].split(None, 1)
-        command = COMMANDS.get(name)
+        name, *rest = text.split(None, 1)
+        command = COMMANDS.get(name.removeprefix("/"))
         if command is None:
-            raise InputError(f"unknown command /{name}; /help lists the commands")
+            raise InputError(f"unknown command {name}; /help lists the commands")
         try:
             words = shlex.split(rest[0]) if rest else []
         except ValueError as error:  # an open quotation
-            raise InputError(f"/{name}: {str(error).lower()}") from None
+            raise InputError(f"{name}: {str(error).lower()}") from None
+        if "\0" in text:
+            raise InputError(f"{name}: a path cannot hold a zero byte")
         if not command.least <= len(words) <= command.most:
             raise InputError(f"usage: {command.usage}")
         command.run(self, words)

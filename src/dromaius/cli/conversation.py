@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dromaius.cli import output
 from dromaius.errors import ContextError, InputError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Conversation:
 
         if not self.messages:
             raise InputError("there is nothing to save yet")
+        output.check_writable(path)
         if path.exists() and not path.is_file():
             raise InputError(f"cannot write {path}: it is not a file")
         content = {
