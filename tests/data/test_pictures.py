@@ -54,6 +54,16 @@ def test_selection_by_fields(folder: Path) -> None:
         load(folder / "absent")
 
 
+def test_some_come_twice_in_an_epoch(folder: Path) -> None:
+    pictures = load(folder, twice={"kind": ["dot"]})
+    assert [one["kind"] for one in pictures.records] == ["grey", "dot", "dot"]
+    for epoch in range(3):
+        corners = levels(pictures.batch(epoch, 3, seed=0))[:, 0, 0, 0]
+        assert sorted(corners.round().tolist()) == [100, 255, 255]  # grey; white behind the dot
+    with pytest.raises(ConfigError, match="'colour'"):
+        load(folder, twice={"colour": ["red"]})
+
+
 def test_shifts_move_the_dot_and_uncover_background(folder: Path) -> None:
     pictures = load(folder, keep={"kind": ["dot"]}, backgrounds=(RED,), shift=1, shifted=1.0)
     seen = set()

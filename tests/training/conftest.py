@@ -13,7 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from dromaius.data.samples import Sample, write_samples
-from dromaius.models.emu3.config import Emu3Config, VisionTokenizerConfig, VocabularyConfig
+from dromaius.models.emu3.config import (
+    Emu3Config,
+    ImageSettings,
+    VisionTokenizerConfig,
+    VocabularyConfig,
+)
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.tokenizers.convert import train_bpe
 from dromaius.tokenizers.tiktoken import FIXED_NAMES, vision_names
@@ -61,6 +66,7 @@ def ids_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         language_model=None,
         vision_tokenizer=VisionTokenizerConfig.from_dict(VISION, "vision_tokenizer"),
         vocabulary=VocabularyConfig(**roles, visual_start=first, codebook_size=8),
+        image=ImageSettings(min_pixels=64, max_pixels=4096, image_area=24 * 24),
     )
     (folder / "config.json").write_text(json.dumps(config.to_json()))
     assert config.vision_tokenizer is not None

@@ -42,12 +42,11 @@ def train(recipe: Recipe) -> None:
 
 def describe(report: Report) -> str:
     """One line: "step 40/900  0:01:12, 0:25:48 to go  12.3 items/s  loss 0.345 ..."."""
-    figures = dict(report.figures)
-    speed = figures.pop("items/s", 0.0)
-    figures.pop("cpu_seconds", None)
-    rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    figures = {name: value for name, value in report.figures.items() if name != "cpu_seconds"}
     times = f"{clock(report.seconds)}, {clock(report.remaining)} to go"
-    return f"step {report.step}/{report.steps}  {times}  {speed:.1f} items/s  {rest}"
+    speeds = [f"{figures.pop(name):.1f} {name}" for name in list(figures) if name.endswith("/s")]
+    rest = [f"{name} {value:.4g}" for name, value in figures.items()]
+    return "  ".join([f"step {report.step}/{report.steps}", times, *speeds, *rest])
 
 
 def clock(seconds: float) -> str:

@@ -46,6 +46,8 @@ class Batch:
     labels: Tensor  # int64 [B,T]
     positions: Tensor | None  # int64 [B,T]
     mask: Tensor | None  # bool [B,1,T,T]
+    tokens: int
+    """How many tokens the samples have, padding not counted."""
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> int:
@@ -117,13 +119,14 @@ def collate(
     labels = torch.full_like(batch, IGNORED)
     labels[:, :-1] = torch.where(wanted[:, 1:], batch[:, 1:], IGNORED)
     parts = padded(segments, 0).long()  # [B,T]
-    if not parts.any():
-        return Batch(batch, labels, None, None)
     lengths = torch.tensor([len(one) for one in ids])
+    tokens = int(lengths.sum())
+    if not parts.any():
+        return Batch(batch, labels, None, None, tokens)
     real = torch.arange(batch.shape[1]) < lengths[:, None]
     # Padding gets a segment of its own: behind the samples, seen by nobody.
     parts = torch.where(real, parts, parts.amax() + 1)
-    return Batch(batch, labels, branch_positions(parts), branch_mask(parts))
+    return Batch(batch, labels, branch_positions(parts), branch_mask(parts), tokens)
 
 
 def branch_mask(segments: Tensor) -> Tensor:

@@ -89,6 +89,12 @@ def load_checkpoint(
     return progress
 
 
+def remove_leftovers(folder: Path) -> None:
+    """What `atomic_path` could not remove, because its process was killed while it wrote."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def unique_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name; a tied tensor only under its first name."""
     seen: set[int] = set()

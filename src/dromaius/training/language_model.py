@@ -7,16 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dromaius.data.order import generator_for
 from dromaius.data.samples import IGNORED, Batch, Samples
 from dromaius.models.emu3.config import LanguageModelConfig, Section, VocabularyConfig
 from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.layouts import read_config
 from dromaius.models.emu3.weights import load_language_model, load_vision_tokenizer
+from dromaius.pipelines.emu3 import Emu3
+from dromaius.tokenizers import load_tokenizer
 from dromaius.training.export import export_language_model
-from dromaius.training.loop import Shard
 from dromaius.training.losses import next_token_loss
+from dromaius.training.processes import Shard
+from dromaius.training.sheet import sheet
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,23 @@ class ExportSettings(Section):
     dtype: str = "bfloat16"
 
 
+@dataclass(frozen=True)
+class PromptList(Section):
+    """What is drawn after every evaluation, with the base folder's generation settings."""
+
+    prompts: tuple[str, ...]
+    columns: int = 4
+    """Pictures in a row of the sheet."""
+    seed: int = 0
+    """Of the first picture; the next ones have the next numbers."""
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not all(isinstance(one, str) for one in self.prompts):
+            raise ValueError(f"prompts must list at least one text, got {self.prompts!r}")
+        if self.columns < 1:
+            raise ValueError(f"columns must be at least 1, got {self.columns}")
+
+
 class LanguageModelTask:
     """Several files of samples; a step takes a batch of each and adds their losses."""
 
@@ -78,6 +100,7 @@ class LanguageModelTask:
         start: StartSettings | None,
         ids: VocabularyConfig,
         seed: int,
+        drawn: PromptList | None = None,
     ) -> None:
         self.settings, self.seed, self.pad = data, seed, ids.pad
         self._visual_start = ids.visual_start
@@ -86,7 +109,8 @@ class LanguageModelTask:
         self.extra = nn.Module()
         self.files = [Samples(Path(one.file)) for one in data]
         self.heldout = [(one, Samples(Path(one.file))) for one in heldout]
-        self._export, self._start = export, start
+        self._export, self._start, self._drawn = export, start, drawn
+        self._pipeline = in_use(self.model, Path(export.base)) if drawn else None
 
     def begin(self) -> None:
         """Take over the weights of an earlier stage, or what the codebook tells of the codes."""
@@ -109,28 +133,42 @@ class LanguageModelTask:
 
     def loss(self, batch: list[Batch]) -> tuple[Tensor, dict[str, float]]:
         self.model.train()
-        total, figures = torch.zeros(()), {"items": 0.0}
+        total, figures = torch.zeros(()), {"items": 0.0, "tokens": 0.0}
         for one, part in zip(self.settings, batch, strict=True):
             loss = batch_loss(self.model, part, one.first, one.first_weight)
             total = total + one.weight * loss
             figures[Path(one.file).stem] = loss.item()
             figures["items"] += len(part.ids)
+            figures["tokens"] += part.tokens
         return total, figures
 
     def after_step(self, step: int) -> None:
         """Nothing to update."""
 
     def evaluate(self) -> dict[str, float]:
-        """Mean loss per held-out file."""
+        """Per held-out file the mean loss, and the share of labels that the model puts first."""
         figures: dict[str, float] = {}
         self.model.eval()
         with torch.no_grad():
             for one, samples in self.heldout:
-                losses = []
+                losses, right = [], []
                 for rows in torch.arange(min(one.limit, len(samples))).split(one.batch):
-                    losses.append(batch_loss(self.model, samples.batch(rows.tolist(), self.pad)))
-                figures[f"heldout/{Path(one.file).stem}"] = torch.stack(losses).mean().item()
+                    batch = samples.batch(rows.tolist(), self.pad)
+                    logits, labels = labelled_logits(self.model, batch)
+                    losses.append(next_token_loss(logits, labels))
+                    right.append(logits.argmax(dim=-1) == labels)
+                name = Path(one.file).stem
+                figures[f"heldout/{name}"] = torch.stack(losses).mean().item()
+                figures[f"right/{name}"] = torch.cat(right).float().mean().item()
         return figures
+
+    def samples(self) -> Image.Image | None:
+        """The recipe's prompts drawn as a user would draw them."""
+        if self._drawn is None or self._pipeline is None:
+            return None
+        self.model.eval()
+        *_, drawing = self._pipeline.stream_image(self._drawn.prompts, seed=self._drawn.seed)
+        return sheet(drawing.pictures(), self._drawn.columns)
 
     def export(self, folder: Path) -> None:
         export_language_model(folder, self.model, Path(self._export.base), self._export.dtype)
@@ -143,14 +181,26 @@ def batch_loss(
 
     The `first` labels of each sample count `first_weight` times as much as the others.
     """
-    hidden = model.model(batch.ids, batch.positions, batch.mask)  # [B,T,C]
-    asked = batch.labels != IGNORED
-    logits = model.lm_head(hidden[asked])  # [N,V]
+    logits, labels = labelled_logits(model, batch)
     weights = None
     if first:
+        asked = batch.labels != IGNORED
         early = asked.cumsum(dim=1) <= first
         weights = torch.where(early, first_weight, 1.0)[asked]  # [N]
-    return next_token_loss(logits, batch.labels[asked], weights)
+    return next_token_loss(logits, labels, weights)
+
+
+def labelled_logits(model: LanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the model says where a label stands, [N,V], and the labels [N]."""
+    hidden = model.model(batch.ids, batch.positions, batch.mask)  # [B,T,C]
+    asked = batch.labels != IGNORED
+    return model.lm_head(hidden[asked]), batch.labels[asked]
+
+
+def in_use(model: LanguageModel, base: Path) -> Emu3:
+    """The model in training as users will hold it: with the base folder's other parts."""
+    config = replace(read_config(base), language_model=model.config)
+    return Emu3(config, model, load_vision_tokenizer(base), load_tokenizer(base))
 
 
 def blinded(batch: Batch, share: float, pad: int, draw: torch.Generator) -> Batch:

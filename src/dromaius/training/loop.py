@@ -14,16 +14,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
+from PIL import Image
 from torch import Tensor, nn
 
+from dromaius.data.order import number_for
 from dromaius.errors import ConfigError
 from dromaius.models.emu3.config import Section
-from dromaius.training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint
+from dromaius.training.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
 from dromaius.training.optimizer import OptimizerSettings, build_optimizers, set_rate
+from dromaius.training.processes import Shard, anywhere, average_gradients, shared_work
 from dromaius.training.schedule import warmup_cosine
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+COUNTED = ("items", "tokens")
+"""Figures of a batch that are summed, and reported per second."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class LoopSettings(Section):
     steps: int
     """Optimizer steps."""
     seed: int = 0
+    """Of weights, order of data, and noise."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
     clip: float = 1.0
@@ -44,9 +55,11 @@ class LoopSettings(Section):
     threads: int = 0
     """Of this process; 0 leaves torch's number alone."""
     log_every: int = 20
+    """Steps from report to report."""
     evaluate_every: int = 0
-    """0: only at the end."""
+    """Steps from evaluation to evaluation, on held-out data; 0: only at the end."""
     checkpoint_every: int = 200
+    """Steps from checkpoint to checkpoint; the newest replaces the one before."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
@@ -56,14 +69,6 @@ class LoopSettings(Section):
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of every batch this process computes."""
-
-    rank: int = 0
-    world: int = 1
 
 
 class Task(Protocol):
@@ -86,7 +91,10 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        """The loss to go down, and figures to log ("items": how many samples it was)."""
+        """The loss to go down, and figures to log, COUNTED ones among them.
+
+        "items": how many samples it was; "tokens": how many tokens, padding not counted.
+        """
         ...
 
     def after_step(self, step: int) -> None:
@@ -95,6 +103,10 @@ class Task(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
+        ...
+
+    def samples(self) -> Image.Image | None:
+        """A sheet that shows what the model can do so far, if there is something to see."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -113,6 +125,8 @@ class Report:
     remaining: float
     """Expected until the end."""
     figures: dict[str, float]
+    samples: Image.Image | None = None
+    """The task's sheet, after an evaluation."""
 
 
 class Interrupted(Exception):
@@ -135,7 +149,7 @@ def run(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with _shard() as shard:
+    with shared_work() as shard:
         return _train(task, settings, optimizer, recipe, report, shard)
 
 
@@ -152,6 +166,8 @@ def _train(
     torch.manual_seed(settings.seed)
     optimizers = build_optimizers(model, optimizer)
     checkpoint = out / CHECKPOINT
+    if shard.rank == 0:
+        remove_leftovers(out)
     if checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizers, task.extra, recipe)
     else:
@@ -172,14 +188,16 @@ def _train(
             set_rate(optimizers, warmup_cosine(step, settings.steps, o.warmup, o.final))
             logged = _step(task, settings, optimizers, step, shard)
             progress.step += 1
-            clock.count(logged.pop("items", 0.0) * shard.world)
-            due = _due(progress.step, settings)
+            clock.count({name: logged.pop(name, 0.0) * shard.world for name in COUNTED})
+            due, samples = _due(progress.step, settings), None
             if "evaluate" in due:
-                logged |= (figures := task.evaluate())
+                with clock.paused():
+                    logged |= (figures := task.evaluate())
+                    samples = _samples(task) if shard.rank == 0 else None
             if shard.rank == 0 and ("log" in due or "evaluate" in due):
                 logged["lr"] = optimizers[0].param_groups[0]["lr"]
-                report(clock.report(settings.steps, logged))
-            if _anywhere(stopped(), shard):
+                report(clock.report(settings.steps, logged, samples))
+            if anywhere(stopped(), shard):
                 save()
                 raise Interrupted(
                     f"stopped after step {progress.step} of {settings.steps}; saved in "
@@ -201,20 +219,21 @@ def _step(
     step: int,
     shard: Shard,
 ) -> dict[str, float]:
-    """One optimizer step; returns figures averaged over its batches (items: summed)."""
+    """One optimizer step; returns figures averaged over its batches (COUNTED ones: summed)."""
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     device = parameters[0].device.type
     precision = PRECISIONS[settings.precision]
     totals: dict[str, float] = {}
+    if shard.world > 1:  # a checkpoint holds the random state of one process only
+        torch.manual_seed(number_for(settings.seed, "noise", step, shard.rank))
     for part in range(settings.accumulate):
         batch = task.batch(step * settings.accumulate + part, shard)
         with torch.autocast(device, precision, enabled=precision != torch.float32):
             loss, figures = task.loss(batch)
         (loss / settings.accumulate).backward()
-        items = figures.pop("items", 0.0)
-        totals["items"] = totals.get("items", 0.0) + items
         for name, value in ({"loss": loss.item()} | figures).items():
-            totals[name] = totals.get(name, 0.0) + value / settings.accumulate
+            share = 1 if name in COUNTED else settings.accumulate
+            totals[name] = totals.get(name, 0.0) + value / share
     if not torch.isfinite(torch.tensor(totals["loss"])):
         raise ConfigError(f"the loss is {totals['loss']} at step {step}; lower the learning rates")
     if shard.world > 1:
@@ -228,43 +247,10 @@ def _step(
     return totals
 
 
-def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """Every process gets the mean of all processes' gradients, in one message."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-@contextmanager
-def _shard() -> Iterator[Shard]:
-    """This process's share; joins the group that torchrun describes, if it does, and leaves it.
-
-    A process that ends while the group's threads run is aborted by the C++ runtime.
-    """
-    if not dist.is_available() or not dist.is_torchelastic_launched():
-        yield Shard()
-        return
-    joined = not dist.is_initialized()
-    if joined:
-        dist.init_process_group("gloo")
-    try:
-        yield Shard(dist.get_rank(), dist.get_world_size())
-        dist.barrier()  # nobody leaves while another still talks
-    finally:
-        if joined:
-            dist.destroy_process_group()
-
-
-def _anywhere(flag: bool, shard: Shard) -> bool:
-    """Whether any process says so: a signal may reach one of them a step earlier."""
-    if shard.world == 1:
-        return flag
-    told = torch.tensor(float(flag))
-    dist.all_reduce(told)
-    return bool(told)
+def _samples(task: Task) -> Image.Image | None:
+    """The task's sheet; drawing it leaves no trace in what follows."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return task.samples()
 
 
 def _due(step: int, settings: LoopSettings) -> set[str]:
@@ -302,10 +288,19 @@ class _Clock:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._wall, self._cpu = time.monotonic(), time.process_time()
-        self._since, self._items, self._from = self._wall, 0.0, progress.step
+        self._since, self._from = self._wall, progress.step
+        self._counts: dict[str, float] = {}
 
-    def count(self, items: float) -> None:
-        self._items += items
+    def count(self, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._counts[name] = self._counts.get(name, 0.0) + value
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile does not count as slow training."""
+        start = time.monotonic()
+        yield
+        self._since += time.monotonic() - start
 
     def stamp(self) -> None:
         wall, cpu = time.monotonic(), time.process_time()
@@ -313,10 +308,13 @@ class _Clock:
         self.progress.cpu_seconds += cpu - self._cpu
         self._wall, self._cpu = wall, cpu
 
-    def report(self, steps: int, figures: dict[str, float]) -> Report:
+    def report(
+        self, steps: int, figures: dict[str, float], samples: Image.Image | None = None
+    ) -> Report:
         self.stamp()
         p, passed = self.progress, max(1e-9, self._wall - self._since)
-        per_step = passed / max(1, p.step - self._from)
-        extra = {"items/s": self._items / passed, "cpu_seconds": p.cpu_seconds}
-        self._since, self._items, self._from = self._wall, 0.0, p.step
-        return Report(p.step, steps, p.seconds, (steps - p.step) * per_step, figures | extra)
+        remaining = (steps - p.step) * passed / max(1, p.step - self._from)
+        speeds = {f"{name}/s": n / passed for name, n in self._counts.items() if n}
+        self._since, self._counts, self._from = self._wall, {}, p.step
+        figures = figures | speeds | {"cpu_seconds": p.cpu_seconds}
+        return Report(p.step, steps, p.seconds, remaining, figures, samples)

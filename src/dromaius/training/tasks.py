@@ -13,6 +13,7 @@ from dromaius.training.language_model import (
     ExportSettings,
     HeldoutSettings,
     LanguageModelTask,
+    PromptList,
     SampleSettings,
     StartSettings,
 )
@@ -47,7 +48,7 @@ def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
 
 
 def language_model(recipe: dict[str, Any]) -> Plan:
-    """Tables: loop, optimizer, model, export, start (optional); arrays: data, heldout.
+    """Tables: loop, optimizer, model, export; start, samples (optional); arrays: data, heldout.
 
     The model's vocabulary size is that of the base folder's ids and need not be given.
     """
@@ -59,15 +60,22 @@ def language_model(recipe: dict[str, Any]) -> Plan:
         "heldout": HeldoutSettings,
         "export": ExportSettings,
     }
-    if "start" in recipe:
-        kinds["start"] = StartSettings
+    optional = {"start": StartSettings, "samples": PromptList}
+    kinds |= {name: kind for name, kind in optional.items() if name in recipe}
     if "export" not in recipe or "base" not in recipe["export"]:
         raise ConfigError("the recipe has no export.base")
     ids = read_config(Path(recipe["export"]["base"])).vocabulary
     model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
     p = read_sections(recipe | {"model": model}, kinds, lists=("data", "heldout"))
     task = LanguageModelTask(
-        p["model"], p["data"], p["heldout"], p["export"], p.get("start"), ids, p["loop"].seed
+        p["model"],
+        p["data"],
+        p["heldout"],
+        p["export"],
+        p.get("start"),
+        ids,
+        p["loop"].seed,
+        p.get("samples"),
     )
     return Plan(task, p["loop"], p["optimizer"])
 

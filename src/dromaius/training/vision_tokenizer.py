@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dromaius.data.order import generator_for
 from dromaius.data.pictures import Pictures, PictureSettings
+from dromaius.io.images import from_pixels
 from dromaius.models.emu3.config import Section, VisionTokenizerConfig
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.nn.norm import SpatialNorm
 from dromaius.training.codebook import RunningCodebook
 from dromaius.training.export import export_vision_tokenizer
-from dromaius.training.loop import Shard
 from dromaius.training.losses import commitment_loss, flat_loss, picture_loss, structural_similarity
+from dromaius.training.processes import Shard
+from dromaius.training.sheet import sheet
+
+SHOWN = 8
+"""How many held-out pictures the sheet of samples shows."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,14 @@ class VisionTokenizerTask:
                 ssim += structural_similarity(again.clamp(-1, 1), pixels, peak=2.0).tolist()
         mean = {"psnr": sum(psnr) / len(psnr), "ssim": sum(ssim) / len(ssim)}
         return mean | {"codes": used.float().mean().item()}
+
+    def samples(self) -> Image.Image:
+        """Held-out pictures, and below them what is left of them in their codes."""
+        count = min(SHOWN, len(self.heldout))
+        pixels = self.heldout.plain(torch.linspace(0, len(self.heldout) - 1, count).long())
+        with torch.no_grad():
+            again = self.model.decode(self.model.encode(pixels))
+        return sheet([*from_pixels(pixels), *from_pixels(again)], columns=count)
 
     def export(self, folder: Path) -> None:
         export_vision_tokenizer(folder, self.model)
