@@ -177,3 +177,29 @@ def test_bias_is_present_exactly_when_asked() -> None:
     assert names == {f"{part}_proj.weight" for part in "qkvo"}
     names |= {f"{part}_proj.bias" for part in "qkvo"}
     assert {name for name, _ in Attention(24, 6, 2, 8, True, 0.0).named_parameters()} == names
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_attention_that_is_trained_has_torch_s_values_and_gradients(
+    masked: bool, key_heads: int
+) -> None:
+    """The written-out form against torch's own kernel, in float64."""
+    draw = torch.Generator().manual_seed(3)
+    shapes = (4, key_heads, key_heads)
+    inputs = [torch.randn(2, n, 7, 8, generator=draw, dtype=torch.float64) for n in shapes]
+    mask = (torch.rand(2, 1, 7, 7, generator=draw) < 0.5) | torch.eye(7, dtype=torch.bool)
+    target = torch.randn(2, 4, 7, 8, generator=draw, dtype=torch.float64)
+    results = []
+    for theirs in (True, False):
+        q, k, v = (x.clone().requires_grad_() for x in inputs)
+        if theirs:
+            y = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask if masked else None, is_causal=not masked, enable_gqa=True
+            )
+        else:
+            y = sdpa(q, k, v, mask if masked else None)
+        (y * target).sum().backward()
+        results.append((y.detach(), q.grad, k.grad, v.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
