@@ -18,8 +18,9 @@ import inspect
 import io
 import re
 import shlex
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -79,9 +80,10 @@ class Session:
         return printed.getvalue()
 
     def _shell(self, block: Block) -> None:
-        """Each line is a dromaius command, run within this process: torch is imported once."""
-        from dromaius.cli.main import run
+        """Each line is a dromaius command, with `< FILE` at its end or without.
 
+        Commands run within this process, so torch is imported once.
+        """
         for line in block.code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
@@ -89,11 +91,23 @@ class Session:
             where = f"{self.page.name}, line {block.line}: {line}"
             if words[0] != "dromaius":
                 raise ValueError(f"a sh block may run dromaius only: {where}")
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said):
-                code = run(words[1:])
+            given = self.folder / words.pop() if words[-2:-1] == ["<"] else None
+            code, said = command(words[1 : None if given is None else -1], given)
             if code:
-                raise ValueError(f"{where}\nexit code {code}: {said.getvalue()}")
+                raise ValueError(f"{where}\nexit code {code}: {said}")
+
+
+def command(words: Sequence[str], given: Path | None = None) -> tuple[int, str]:
+    """Runs one dromaius command with a file (or nothing) on stdin: exit code and stderr."""
+    from dromaius.cli.main import run
+
+    said, before = io.StringIO(), sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(given.read_bytes() if given else b""))
+    try:
+        with contextlib.redirect_stderr(said):
+            return run(words), said.getvalue()
+    finally:
+        sys.stdin = before
 
 
 def fill(page: Path, folder: Path) -> str:

@@ -6,6 +6,7 @@ a network or a shell of the reader's own; nothing else is skipped.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -130,6 +131,19 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_picture_is_shown_somewhere() -> None:
     shown = {name for page in PAGES for name in build.IMAGE.findall(page.read_text("utf-8"))}
     assert shown == {path.name for path in (ROOT / "docs" / "images").iterdir()}
+
+
+def test_readme_lists_the_prompts_of_the_sheet_in_order() -> None:
+    script = ast.parse((ROOT / "recipes" / "nano" / "sheet.py").read_text(encoding="utf-8"))
+    [prompts] = [
+        ast.literal_eval(node.value)
+        for node in script.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROMPTS"
+    ]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    behind_the_sheet = readme[readme.index("docs/images/sheet.png") :]
+    assert re.findall(r"`([^`]+)`", behind_the_sheet)[1 : len(prompts) + 1] == list(prompts)
+    assert sum(not prompt.isascii() for prompt in prompts) == len(prompts) - 4 == 4
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
