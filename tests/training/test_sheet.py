@@ -89,7 +89,7 @@ def test_a_list_of_prompts_is_checked(make_recipe: Make, tmp_path: Path) -> None
     recipe = make_recipe("language_model", tmp_path)
     for wrong, said in (
         ({"prompts": []}, "at least one text"),
-        ({"prompts": [3]}, "at least one text"),
+        ({"prompts": [3]}, "samples: prompts must"),
         ({"prompts": ["a"], "columns": 0}, "columns"),
         ({"prompts": ["a"], "sede": 1}, "samples.sede"),
     ):

@@ -29,7 +29,9 @@ class SampleSettings(Section):
     """One file of samples and its part in every step."""
 
     file: str
+    """Samples as `write_samples` writes them (recipes/nano/write_ids.py)."""
     batch: int
+    """Samples in a batch, over all processes."""
     weight: float = 1.0
     """Of this file's mean loss in the sum."""
     first: int = 0
@@ -47,7 +49,9 @@ class HeldoutSettings(Section):
     """A file of samples whose loss is reported."""
 
     file: str
+    """Samples, as in [[data]]."""
     batch: int = 64
+    """How many are computed at once."""
     limit: int = 256
     """Only the first so many samples."""
 
@@ -69,6 +73,7 @@ class ExportSettings(Section):
     base: str
     """Folder with the tokenizer, the vision tokenizer and config.json (`data/tokenize` made it)."""
     dtype: str = "bfloat16"
+    """Of the exported language model; the vision tokenizer stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class PromptList(Section):
     """What is drawn after every evaluation, with the base folder's generation settings."""
 
     prompts: tuple[str, ...]
+    """What users would type."""
     columns: int = 4
     """Pictures in a row of the sheet."""
     seed: int = 0

@@ -23,9 +23,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_sections(
-    recipe: dict[str, Any], kinds: dict[str, type[Section]], lists: tuple[str, ...] = ()
+    recipe: dict[str, Any],
+    kinds: dict[str, type[Section]],
+    lists: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The recipe's tables as dataclasses; those in `lists` are arrays of tables.
+    """The recipe's tables as dataclasses; `lists` are arrays of tables, `optional` may be absent.
 
     Raises ConfigError naming an unknown key, a missing table or a wrong value.
     """
@@ -36,6 +39,8 @@ def read_sections(
         )
     parts: dict[str, Any] = {}
     for name, kind in kinds.items():
+        if name not in recipe and name in optional:
+            continue
         if name not in recipe:
             raise ConfigError(f"the recipe has no table [{name}]")
         if name in lists:

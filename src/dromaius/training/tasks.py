@@ -7,7 +7,7 @@ from typing import Any
 
 from dromaius.data.pictures import PictureSettings
 from dromaius.errors import ConfigError
-from dromaius.models.emu3.config import LanguageModelConfig, VisionTokenizerConfig
+from dromaius.models.emu3.config import LanguageModelConfig, Section, VisionTokenizerConfig
 from dromaius.models.emu3.layouts import read_config
 from dromaius.training.language_model import (
     ExportSettings,
@@ -32,41 +32,48 @@ class Plan:
     optimizer: OptimizerSettings
 
 
-def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
-    """Tables: loop, optimizer, model, objective, data, heldout."""
-    kinds = {
+TABLES: dict[str, dict[str, type[Section]]] = {
+    "vision_tokenizer": {
         "loop": LoopSettings,
         "optimizer": OptimizerSettings,
         "model": VisionTokenizerConfig,
         "objective": ObjectiveSettings,
         "data": PictureSettings,
         "heldout": PictureSettings,
-    }
-    p = read_sections(recipe, kinds)
-    task = VisionTokenizerTask(p["model"], p["objective"], p["data"], p["heldout"], p["loop"].seed)
-    return Plan(task, p["loop"], p["optimizer"])
-
-
-def language_model(recipe: dict[str, Any]) -> Plan:
-    """Tables: loop, optimizer, model, export; start, samples (optional); arrays: data, heldout.
-
-    The model's vocabulary size is that of the base folder's ids and need not be given.
-    """
-    kinds = {
+    },
+    "language_model": {
         "loop": LoopSettings,
         "optimizer": OptimizerSettings,
         "model": LanguageModelConfig,
         "data": SampleSettings,
         "heldout": HeldoutSettings,
         "export": ExportSettings,
-    }
-    optional = {"start": StartSettings, "samples": PromptList}
-    kinds |= {name: kind for name, kind in optional.items() if name in recipe}
+        "start": StartSettings,
+        "samples": PromptList,
+    },
+}
+"""The tables of each task's recipe."""
+LISTS = ("data", "heldout")
+"""Of a language model: arrays of tables, [[data]] and [[heldout]]."""
+OPTIONAL = ("start", "samples")
+"""Of a language model: tables that may be absent."""
+
+
+def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
+    """Pictures in, the same pictures out."""
+    p = read_sections(recipe, TABLES["vision_tokenizer"])
+    task = VisionTokenizerTask(p["model"], p["objective"], p["data"], p["heldout"], p["loop"].seed)
+    return Plan(task, p["loop"], p["optimizer"])
+
+
+def language_model(recipe: dict[str, Any]) -> Plan:
+    """The model's vocabulary size is that of the base folder's ids and need not be given."""
     if "export" not in recipe or "base" not in recipe["export"]:
         raise ConfigError("the recipe has no export.base")
     ids = read_config(Path(recipe["export"]["base"])).vocabulary
     model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
-    p = read_sections(recipe | {"model": model}, kinds, lists=("data", "heldout"))
+    recipe = recipe | {"model": model}
+    p = read_sections(recipe, TABLES["language_model"], lists=LISTS, optional=OPTIONAL)
     task = LanguageModelTask(
         p["model"],
         p["data"],

@@ -33,12 +33,15 @@ class ObjectiveSettings(Section):
     """The loss and the codebook's running means."""
 
     batch: int = 32
+    """Pictures in a batch, over all processes."""
     commitment: float = 0.25
+    """Weight of the pull of the encoder's vectors towards their codebook entries."""
     structure: float = 0.0
     """Weight of 1 - SSIM beside the differences of pixels."""
     flat: float = 0.0
     """Weight of the pull of empty cells towards one code per background colour."""
     decay: float = 0.99
+    """Of the running means that the codebook entries are: the share that stays in a step."""
     patience: int = 20
     """Steps without use after which a codebook entry is moved to where it is needed."""
 
