@@ -133,3 +133,9 @@ def test_schedule_by_hand() -> None:
     assert rates[4] == pytest.approx(half)
     assert rates[6] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(rates[2:], rates[3:], strict=False))
+
+
+def test_rates_are_held_before_they_fall() -> None:
+    rates = [warmup_cosine(step, steps=10, warmup=2, final=0.0, hold=0.5) for step in range(10)]
+    assert rates[:7] == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert rates[7:] == pytest.approx([0.75, 0.25, 0.0])  # half cosine: a third, two thirds, all

@@ -185,7 +185,7 @@ def _train(
         while progress.step < settings.steps:
             step = progress.step
             o = optimizer
-            set_rate(optimizers, warmup_cosine(step, settings.steps, o.warmup, o.final))
+            set_rate(optimizers, warmup_cosine(step, settings.steps, o.warmup, o.final, o.hold))
             logged = _step(task, settings, optimizers, step, shard)
             progress.step += 1
             clock.count({name: logged.pop(name, 0.0) * shard.world for name in COUNTED})

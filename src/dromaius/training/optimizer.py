@@ -19,16 +19,25 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: singular values e
 
 @dataclass(frozen=True)
 class OptimizerSettings(Section):
-    """Rates and decays; `warmup` in steps, `final` as a share of the peak rate."""
+    """Rates, decays and their course."""
 
     muon_lr: float
+    """Peak rate of the weight matrices and convolutions of the blocks."""
     adamw_lr: float
+    """Peak rate of everything else."""
     muon_weight_decay: float = 0.0
+    """What every weight loses in a step, times the rate."""
     adamw_weight_decay: float = 0.01
     momentum: float = 0.95
+    """Muon's, Nesterov's kind."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's memory of gradients and of their squares."""
     warmup: int = 60
+    """Steps in which the rates rise from near zero to their peak."""
+    hold: float = 0.0
+    """Share of the steps behind the warm-up that stay at the peak, before the rates fall."""
     final: float = 0.02
+    """The last step's rate as a share of the peak; a half cosine leads there."""
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
