@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dromaius.errors import InputError
+from dromaius.errors import ContextError, InputError
 from dromaius.models.emu3.config import PromptSettings
 from dromaius.pipelines import text
 from dromaius.pipelines.emu3 import Emu3
@@ -155,6 +156,89 @@ def test_chat_ids_equal_transformers(
     assert spy.prompts == [with_codes(reference, inputs, pictures[:2])] * 2
 
 
+@pytest.mark.parity
+def test_a_conversation_goes_on_as_transformers_does(
+    model: Emu3, reference: Reference, pictures: list[Image.Image]
+) -> None:
+    """Pictures in two messages, the second one as codes; streamed pieces join to the answer."""
+    first, second = pictures[0], pictures[2]  # of one size: transformers pads others
+    ours = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": first}, {"type": "text", "text": "Look."}],
+        },
+        {"role": "assistant", "content": "I do."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": model.encode_image(second)},
+                {"type": "text", "text": "And what now?"},
+            ],
+        },
+    ]
+    theirs = [
+        said("system", SYSTEM),
+        user("Look.", 1),
+        said("assistant", "I do."),
+        user("And what now?", 1),
+    ]
+    inputs = inputs_of(reference, theirs, [first, second])
+    inputs.pop("mm_token_type_ids", None)
+    out = reference.model.generate(
+        **inputs, do_sample=False, max_new_tokens=40, eos_token_id=EOS, pad_token_id=0
+    )
+    ids = out[0, inputs["input_ids"].shape[1] :].tolist()
+    expected = model.tokenizer.decode(ids[: ids.index(EOS)] if EOS in ids else ids).strip()
+    assert len(expected) > 5 and model.chat(ours, 40) == expected
+    pieces = list(model.stream_chat(ours, 40))
+    assert len(pieces) > 3 and "".join(pieces).rstrip() == expected
+    forgotten = model.chat(ours[-1:], 40)
+    assert forgotten != expected  # the turns before count
+
+
+@pytest.mark.parity
+def test_a_history_over_the_context_is_one_error(
+    model: Emu3, reference: Reference, spy: Spy, pictures: list[Image.Image]
+) -> None:
+    """All of it counts, by transformers' count; one token less than the context is answered."""
+    image = {"type": "image", "image": pictures[0]}
+    ours: list[dict[str, Any]] = [
+        {"role": "user", "content": [image, {"type": "text", "text": "Look."}]},
+        {"role": "assistant", "content": "I do."},
+    ]
+    theirs = [said("system", SYSTEM), user("Look.", 1), said("assistant", "I do.")]
+
+    def length(words: str) -> int:
+        asked = [*theirs, said("user", words)]
+        return int(inputs_of(reference, asked, pictures[:1])["input_ids"].shape[1])
+
+    count = bisect.bisect_left(range(1200), 1024, key=lambda n: length("b " * n))
+    model.chat([*ours, {"role": "user", "content": "b " * (count - 1)}])
+    assert len(spy.prompts) == 1
+    with pytest.raises(ContextError) as error:
+        model.chat([*ours, {"role": "user", "content": "b " * count}])
+    taken = length("b " * count)
+    assert str(error.value) == f"the prompt takes {taken} tokens; the model's context is 1024"
+
+
+def test_a_chat_may_begin_as_answer_does(
+    model: Emu3, spy: Spy, pictures: list[Image.Image]
+) -> None:
+    """`as_question` writes what `answer` writes, in either template."""
+    config = dataclasses.replace(model.config, prompt=PromptSettings(template="stage1"))
+    for one in (model, dataclasses.replace(model, config=config)):
+        for words in ("Describe it", "What is it? ", "请描述该图片", "这是什么？"):
+            one.answer(pictures[0], words)
+            question = {"type": "text", "text": one.as_question(words)}
+            image = {"type": "image", "image": pictures[0]}
+            one.chat([{"role": "user", "content": [image, question]}])
+            asked, chatted = spy.prompts[-2:]
+            assert one.tokenizer.decode(asked).rstrip() == one.tokenizer.decode(chatted).rstrip(), (
+                words
+            )
+            assert one is not model or asked == chatted
+
+
 def test_another_system_message_replaces_the_checkpoints(model: Emu3, spy: Spy) -> None:
     model.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}])
     assert model.tokenizer.decode(spy.prompts[0]) == "Be brief. USER: hi ASSISTANT:"
@@ -181,7 +265,11 @@ def test_a_caption_asks_the_published_question(
 ) -> None:
     model.caption(pictures[0])
     model.answer(pictures[0], "Please describe the image")
-    assert spy.prompts[0] == spy.prompts[1]
+    model.caption(pictures[0], language="zh")
+    model.answer(pictures[0], "请描述该图片")
+    assert spy.prompts[0] == spy.prompts[1] != spy.prompts[2] == spy.prompts[3]
+    with pytest.raises(InputError, match="language must be one of en, zh, got 'de'"):
+        model.caption(pictures[0], language="de")  # type: ignore[arg-type]  # that is the test
 
 
 def test_stage1_is_picture_and_text_alone(
