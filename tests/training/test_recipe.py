@@ -53,7 +53,9 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_recipes_fail_only_for_lack_of_data() -> None:
     folder = Path(__file__).resolve().parents[2] / "recipes" / "nano"
-    for path in sorted(folder.glob("*.toml")):
+    recipes = sorted(folder.rglob("*.toml"))
+    assert recipes
+    for path in recipes:
         with pytest.raises(DromaiusError) as caught:
             # Without the data it fails at the data's folder: after all keys were read.
             recipe = json.loads(json.dumps(read_recipe(path)).replace("runs/nano", "absent"))

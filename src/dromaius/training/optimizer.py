@@ -26,8 +26,9 @@ class OptimizerSettings(Section):
     adamw_lr: float
     """Peak rate of everything else."""
     muon_weight_decay: float = 0.0
-    """What every weight loses in a step, times the rate."""
+    """Share of itself that a weight loses in a step, times the rate."""
     adamw_weight_decay: float = 0.01
+    """Likewise."""
     momentum: float = 0.95
     """Muon's, Nesterov's kind."""
     betas: tuple[float, float] = (0.9, 0.95)
