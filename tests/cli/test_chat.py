@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dromaius.cli import inputs
-from dromaius.cli.chat import COMMANDS
+from dromaius.cli.chat import COMMANDS, Talk
 from dromaius.cli.conversation import Conversation
 from dromaius.errors import ContextError, InputError
 from dromaius.pipelines import presets
@@ -25,11 +26,11 @@ from tests.cli import fake
 from tests.cli.conftest import Calls, Cli, Outcome, command, start
 from tests.cli.test_manners import interrupt, until_drawing
 
-Talk = Callable[..., Outcome]
+Chat = Callable[..., Outcome]
 
 
 @pytest.fixture
-def talk(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
+def talk(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
     """Chats with the fake model: flags, and what comes through the pipe."""
 
     def run(*arguments: str, says: str | bytes = "") -> Outcome:
@@ -56,7 +57,7 @@ def said(calls: Calls) -> list[str]:
 # -------------------------------------------------------------------------------- through a pipe
 
 
-def test_every_line_is_a_turn_and_every_answer_a_line(talk: Talk, calls: Calls) -> None:
+def test_every_line_is_a_turn_and_every_answer_a_line(talk: Chat, calls: Calls) -> None:
     done = talk(says="Hello\n\n  What is it?  \r\n//etc")
     assert done.code == 0 and done.err == ""
     assert done.out.splitlines() == [
@@ -76,12 +77,12 @@ def test_every_line_is_a_turn_and_every_answer_a_line(talk: Talk, calls: Calls) 
     assert roles == ["user", "assistant", "user", "assistant", "user"]
 
 
-def test_no_lines_no_answers(talk: Talk) -> None:
+def test_no_lines_no_answers(talk: Chat) -> None:
     done = talk()
     assert (done.code, done.out, done.err) == (0, "", "")
 
 
-def test_pictures_join_the_next_question(talk: Talk, calls: Calls, photo: Path) -> None:
+def test_pictures_join_the_next_question(talk: Chat, calls: Calls, photo: Path) -> None:
     Image.new("RGB", (16, 80)).save(photo.with_name("a tall one.png"))
     lines = ["One?", "Two?", "/image photo.png 'a tall one.png'", "/image photo.png", "Three?"]
     done = talk("photo.png", says="\n".join(lines))
@@ -96,7 +97,7 @@ def test_pictures_join_the_next_question(talk: Talk, calls: Calls, photo: Path) 
     assert [part["type"] for part in last["content"]] == ["image"] * 3 + ["text"]
 
 
-def test_presets_in_both_languages(talk: Talk, calls: Calls) -> None:
+def test_presets_in_both_languages(talk: Chat, calls: Calls) -> None:
     lines = ["/preset caption", "/lang zh", "/preset caption", "/category", "/style", "/name"]
     done = talk("photo.png", "--preset", "style", says="\n".join([*lines, "/lang en", "/category"]))
     assert (done.code, done.err) == (0, "")
@@ -112,12 +113,12 @@ def test_presets_in_both_languages(talk: Talk, calls: Calls) -> None:
     assert len(done.out.splitlines()) == 7
 
 
-def test_the_language_can_be_given_at_the_start(talk: Talk, calls: Calls) -> None:
+def test_the_language_can_be_given_at_the_start(talk: Chat, calls: Calls) -> None:
     talk("photo.png", "--preset", "name", "--lang", "zh", says="/style")
     assert said(calls) == ["图里是什么？", "这是什么风格？"]
 
 
-def test_json_is_one_object_a_turn(talk: Talk) -> None:
+def test_json_is_one_object_a_turn(talk: Chat) -> None:
     lines = "/caption\n/image photo.png photo.png\nSame?\n/lang zh\n"
     done = talk("photo.png", "--json", says=lines)
     one, two = (json.loads(line) for line in done.out.splitlines())
@@ -134,12 +135,12 @@ def test_json_is_one_object_a_turn(talk: Talk) -> None:
     assert (two["turn"], two["images"]) == (2, ["photo.png", "photo.png"])
 
 
-def test_max_tokens_reaches_the_model(talk: Talk, calls: Calls) -> None:
+def test_max_tokens_reaches_the_model(talk: Chat, calls: Calls) -> None:
     assert talk("--max-tokens", "1", says="Hi?").out == "1: Hi?\n"
     assert calls[0]["max_new_tokens"] == 1
 
 
-def test_reset_forgets_words_and_pictures(talk: Talk, calls: Calls) -> None:
+def test_reset_forgets_words_and_pictures(talk: Chat, calls: Calls) -> None:
     done = talk("photo.png", says="One?\n/image photo.png\n/reset\nTwo?\n/caption\n")
     assert done.code == 1  # no picture is left to describe
     assert done.error == "dromaius: error: there is no picture yet; /image PATH adds one"
@@ -147,12 +148,12 @@ def test_reset_forgets_words_and_pictures(talk: Talk, calls: Calls) -> None:
     assert last["content"] == [{"type": "text", "text": "Two?"}]
 
 
-def test_exit_ends_before_the_input_does(talk: Talk, calls: Calls) -> None:
+def test_exit_ends_before_the_input_does(talk: Chat, calls: Calls) -> None:
     assert talk(says="One?\n/exit\nTwo?\n").code == 0
     assert said(calls) == ["One?"]
 
 
-def test_help_lists_every_command_and_keeps_stdout_clean(talk: Talk) -> None:
+def test_help_lists_every_command_and_keeps_stdout_clean(talk: Chat) -> None:
     done = talk(says="/help\n")
     assert (done.code, done.out) == (0, "")
     for name, entry in COMMANDS.items():
@@ -192,7 +193,7 @@ def test_help_lists_every_command_and_keeps_stdout_clean(talk: Talk) -> None:
     ],
 )
 def test_a_bad_line_is_one_error_and_the_conversation_goes_on(
-    talk: Talk,
+    talk: Chat,
     calls: Calls,
     photo: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +212,7 @@ def test_a_bad_line_is_one_error_and_the_conversation_goes_on(
 
 
 def test_a_conversation_over_the_context_says_what_to_do(
-    talk: Talk, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    talk: Chat, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_CONTEXT", "4")
     done = talk(says="One?\nTwo?\nThree?\n/reset\nFour?\n")
@@ -236,7 +237,7 @@ def test_a_conversation_over_the_context_says_what_to_do(
         (["-m", "absent"], 1, "no model at 'absent'"),
     ],
 )
-def test_what_cannot_begin(talk: Talk, arguments: list[str], code: int, says: str) -> None:
+def test_what_cannot_begin(talk: Chat, arguments: list[str], code: int, says: str) -> None:
     done = talk(*arguments, says="Hello\n")
     assert (done.code, done.out) == (code, "")
     assert done.error.startswith("dromaius: error: ") and says in done.error, done.error
@@ -264,7 +265,7 @@ def test_ctrl_c_ends_a_chat_through_a_pipe(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ /save
 
 
-def test_a_saved_conversation_can_go_on_in_python(talk: Talk, calls: Calls, photo: Path) -> None:
+def test_a_saved_conversation_can_go_on_in_python(talk: Chat, calls: Calls, photo: Path) -> None:
     Path("chat.json").write_text("older")
     done = talk("photo.png", says="/caption\n红的?\n/save 'chat.json'\nMore?")
     assert (done.code, done.err) == (0, "")
@@ -289,7 +290,7 @@ def test_a_saved_conversation_can_go_on_in_python(talk: Talk, calls: Calls, phot
         ("n" * 300, "File name too long"),
     ],
 )
-def test_what_cannot_be_saved(talk: Talk, path: str, says: str) -> None:
+def test_what_cannot_be_saved(talk: Chat, path: str, says: str) -> None:
     done = talk(says=f"Hi?\n/save {path}\nHi?\n")
     assert done.code == 1 and len(done.out.splitlines()) == 2
     assert done.error.startswith("dromaius: error: ") and says in done.error, done.error
@@ -335,6 +336,18 @@ def test_a_question_too_long_by_itself_is_not_sent_to_reset() -> None:
     conversation = Conversation(Failing(ContextError("too long")))  # type: ignore[arg-type]  # same
     with pytest.raises(ContextError, match="^too long$"):
         conversation.ask("Hi?")
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_the_first_question_can_be_stopped_too(interactive: bool) -> None:
+    conversation = Conversation(Failing(KeyboardInterrupt()))  # type: ignore[arg-type]  # same
+    conversation.add([("a.png", Image.new("RGB", (24, 24)))])
+    chat = Talk(conversation, ended=True)
+    chat.interactive = interactive
+    with contextlib.nullcontext() if interactive else pytest.raises(KeyboardInterrupt):
+        chat.run("caption")
+    assert conversation.messages[-1]["content"] == [{"type": "text", "text": "Well"}]
+    assert conversation.waiting == []
 
 
 # ---------------------------------------------------------------------------------- in a terminal

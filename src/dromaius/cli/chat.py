@@ -89,28 +89,37 @@ class Talk:
         if preset is not None:
             self.attempt(lambda: self.ask_preset(preset))
         while not self.ended:
-            self.attempt(self.next_line)
+            self.next_line()
+
+    def next_line(self) -> None:
+        """Reads a line and does what it says."""
+        try:
+            line = self.read()
+        except InputError as error:
+            return self.fail(error)
+        if line is None:
+            self.ended = True
+        else:
+            self.attempt(lambda: self.obey(line))
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """What a person can mend is one line on stderr, and the conversation goes on."""
+        """After an error that a person can mend, or Ctrl-C in a terminal, the conversation goes on.
+
+        Ctrl-C at the prompt is not within an action: it ends the program.
+        """
         try:
             action()
         except DromaiusError as error:
-            self.failed = True
-            console.remark(f"error: {error}")
-
-    def next_line(self) -> None:
-        """Reads a line and does what it says. Ctrl-C stops that, but not the conversation."""
-        line = self.read()
-        if line is None:
-            self.ended = True
-            return
-        try:
-            self.obey(line)
+            self.fail(error)
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
             self.note("stopped; the conversation goes on")
+
+    def fail(self, error: DromaiusError) -> None:
+        """One line on stderr."""
+        self.failed = True
+        console.remark(f"error: {error}")
 
     def read(self) -> str | None:
         """The next line without its end; None at the end of the input."""
