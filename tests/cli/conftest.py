@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,10 @@ from tests.cli import fake
 
 FAKE = Path(fake.__file__)
 REPOSITORY = FAKE.parents[2]
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<img>", "<boi>", "<eoi>", "<eol>", "<eof>"]
+CODES = 64
+"""Codebook of the tiny checkpoint."""
 
 
 class Outcome:
@@ -115,3 +120,52 @@ def program(tmp_path: Path) -> Cli:
         return Outcome(process.returncode, out or b"", err.decode())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, pictures of 32x32 pixels in 4x4 codes; it answers with random words."""
+    import torch
+
+    from dromaius.io.shards import save_sharded
+    from dromaius.models.emu3 import config as emu3
+    from dromaius.models.emu3.language_model import LanguageModel
+    from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+    from dromaius.tokenizers.convert import train_bpe
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = train_bpe(["a red apple", "What is in the image?"] * 4, 300, SPECIAL)
+    tokenizer.save(folder)
+    ids = [tokenizer.special_tokens[name] for name in SPECIAL]
+    start_of_codes = tokenizer.vocab_size
+    config = emu3.Emu3Config(
+        language_model=emu3.LanguageModelConfig(
+            vocab_size=start_of_codes + CODES,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=400,
+        ),
+        vision_tokenizer=emu3.VisionTokenizerConfig(
+            codebook_size=CODES, ch=32, ch_mult=(1, 1, 1, 1), num_res_blocks=1
+        ),
+        vocabulary=emu3.VocabularyConfig(*ids[:6], *ids[6:], start_of_codes, CODES),
+        image=emu3.ImageSettings(min_pixels=32 * 32, max_pixels=64 * 64, image_area=32 * 32),
+        generation=emu3.GenerationSettings(max_new_tokens=12),
+    )
+    torch.manual_seed(1)
+    assert config.language_model is not None and config.vision_tokenizer is not None
+    halves = {
+        "language_model": LanguageModel(config.language_model),
+        "vision_tokenizer": VisionTokenizer(config.vision_tokenizer),
+    }
+    tensors = {
+        f"{half}.{name}": tensor
+        for half, module in halves.items()
+        for name, tensor in module.state_dict().items()
+    }
+    save_sharded(tensors, folder)
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
+    return folder

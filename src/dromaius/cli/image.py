@@ -10,6 +10,7 @@ import typer
 
 from dromaius.cli import console, inputs, options, output
 from dromaius.cli.inputs import PictureSpec
+from dromaius.errors import InputError
 
 if TYPE_CHECKING:
     from dromaius.io.provenance import Provenance
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 SEEDS = 2**31
 """A seed that is drawn, not given, is below this: short enough to type."""
+MOST = 100_000
+"""Pictures of one command; each has its path, which is tried before the first is drawn."""
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(help="What to draw; - reads it from stdin.", metavar="PROMPT")
@@ -30,7 +33,9 @@ PromptFile = Annotated[
         metavar="FILE",
     ),
 ]
-Count = Annotated[int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")]
+Count = Annotated[
+    int, typer.Option("--number", "-n", min=1, max=MOST, help="Pictures of each prompt.")
+]
 Output = Annotated[
     str | None,
     typer.Option(
@@ -50,19 +55,42 @@ Area = Annotated[
 ]
 Negative = Annotated[str | None, typer.Option(help="What to keep out of the picture.")]
 Guidance = Annotated[
-    float | None, typer.Option(help="How closely to follow the prompt; 1 turns guidance off.")
+    float | None,
+    typer.Option(
+        callback=inputs.finite, help="How closely to follow the prompt; 1 turns guidance off."
+    ),
 ]
-Temperature = Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder.")]
-TopK = Annotated[int | None, typer.Option(help="Choose among this many likeliest codes.")]
+Temperature = Annotated[
+    float,
+    typer.Option(min=0, callback=inputs.finite, help="Below 1 safer, above 1 wilder."),
+]
+TopK = Annotated[
+    int | None, typer.Option(min=0, help="Choose among this many likeliest codes; 0 is all.")
+]
 TopP = Annotated[
-    float | None, typer.Option(help="Choose among the likeliest codes with this share in all.")
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=inputs.finite,
+        help="Choose among the likeliest codes with this share in all.",
+    ),
 ]
 MinP = Annotated[
-    float | None, typer.Option(help="Drop codes below this share of the likeliest one's chance.")
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=inputs.finite,
+        help="Drop codes below this share of the likeliest one's chance.",
+    ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="The same seed draws the same pictures; picture i has seed + i."),
+    typer.Option(
+        callback=inputs.seed,
+        help="The same seed draws the same pictures; picture i has seed + i.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures drawn at a time.")]
 
@@ -150,6 +178,8 @@ def _all_pictures(
     """
     first = secrets.randbelow(SEEDS) if shared.seed is None else shared.seed
     flags = {key: value for key, value in asdict(shared).items() if key not in ("prompt", "seed")}
+    if len(specs) * number > MOST:
+        raise InputError(f"{len(specs)} prompts, {number} pictures each: at most {MOST} in all")
     pictures: list[PictureSpec] = []
     for spec in specs:
         own = asdict(spec)

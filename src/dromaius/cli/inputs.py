@@ -1,10 +1,13 @@
 """What a person gives: text as an argument or on stdin, prompts in a file, sizes."""
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from dromaius.errors import InputError
 
@@ -41,10 +44,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def text_argument(text: str) -> str:
     """The text, or for `-` all of stdin without the line end that closes it.
 
-    Raises InputError for what is not UTF-8.
+    Raises InputError for what is not UTF-8, or blank.
     """
     if text == "-":
         text = _decode(read_stdin(MAX_TEXT), "standard input").removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise InputError(f"the text is empty: {text!r:.60}")
     return checked_text(text)
 
 
@@ -84,6 +89,20 @@ def read_stdin(limit: int) -> bytes:
     return content
 
 
+def finite(value: float | None) -> float | None:
+    """The callback of a flag that takes a number: infinities and "nan" are wrong usage."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def seed(value: int | None) -> int | None:
+    """The callback of --seed."""
+    if value is not None and not -(2**63) <= value < 2**63:
+        raise typer.BadParameter(f"{value} does not fit into 64 bits")
+    return value
+
+
 def size(text: str) -> tuple[int, int]:
     """ "768x512" (width x height, in pixels) -> (height, width)."""
     try:
@@ -109,8 +128,12 @@ def _read_objects(source: str) -> Iterator[PictureSpec]:
         where = f"{source}, object {number}"
         if not isinstance(values.get("prompt"), str):
             raise InputError(f'{where}: "prompt" must be a text')
+        if not values["prompt"].strip():
+            raise InputError(f'{where}: "prompt" is empty')
         for key, value in values.items():
             _check(key, value, where)
+        if (values.get("height") is None) != (values.get("width") is None):
+            raise InputError(f"{where}: give both height and width, or neither")
         yield PictureSpec(**values)
 
 

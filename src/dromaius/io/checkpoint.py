@@ -118,7 +118,7 @@ def without_memory() -> Iterator[None]:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Skips torch.nn.init: on the meta device it fills nothing, yet loads torch's compiler (1 s)."""
+    """Skips torch.nn.init: on the meta device it fills nothing, yet imports torch._dynamo (1 s)."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -284,8 +284,10 @@ def _load_bin(file: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch reports a bad file as RuntimeError, UnpicklingError, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file} is not a plain file of tensors: {reason}") from error
+        # torch's own words are not passed on: they advise to run what the file holds
+        raise CheckpointError(
+            f"{file} is not a plain file of tensors; what else a pickle holds is never run"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise CheckpointError(f"{file} is not a plain file of tensors")
     return {str(name): tensor for name, tensor in loaded.items()}

@@ -7,18 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from dromaius.errors import ConfigError, InputError
+from dromaius.errors import ConfigError
+from dromaius.files import read_bytes
 from dromaius.models.emu3.config import Section
+
+MAX_BYTES = 2**24
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A TOML file as plain data. Raises ConfigError naming the file when it is not TOML."""
+    content = read_bytes(path, MAX_BYTES)
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -44,6 +45,8 @@ def read_sections(
         if name not in recipe:
             raise ConfigError(f"the recipe has no table [{name}]")
         if name in lists:
+            if not isinstance(recipe[name], list):
+                raise ConfigError(f"{name} must be an array of tables, each under [[{name}]]")
             parts[name] = [
                 kind.from_dict(one, f"{name}[{i}]") for i, one in enumerate(recipe[name])
             ]

@@ -70,7 +70,7 @@ def convert(
     if vision_tokenizer is not None:
         folders.append(hub.resolve(vision_tokenizer))
         config = layouts.join(config, layouts.read_config(folders[1]))
-    _check_names(folders, config)
+    _check_tensors(folders, config)
     stream = _Stream(folders, dtype, progress)
     tokenizer = find_tokenizer(folders[0])
     with ExitStack() as complete_together:
@@ -171,31 +171,37 @@ class _Stream:
         return str(first.dtype).removeprefix("torch.")
 
 
-def _check_names(folders: list[Path], config: Emu3Config) -> None:
-    """Raises CheckpointError if the folders lack a tensor of the model or hold another's."""
-    expected, optional = set(), set()
+def _check_tensors(folders: list[Path], config: Emu3Config) -> None:
+    """Raises CheckpointError if a tensor is absent or misshapen, or is not the model's."""
+    expected: dict[str, Tensor] = {}
+    optional = set()
     with without_memory():
         if config.language_model is not None:
-            names = LanguageModel(config.language_model).state_dict()
-            expected |= {weights.LANGUAGE + name for name in names}
+            state = LanguageModel(config.language_model).state_dict()
+            expected |= {weights.LANGUAGE + name: tensor for name, tensor in state.items()}
             if config.language_model.tie_word_embeddings:
                 optional = {f"{weights.LANGUAGE}lm_head.weight"}
         if config.vision_tokenizer is not None:
-            names = VisionTokenizer(config.vision_tokenizer).state_dict()
-            expected |= {weights.VISION + name for name in names}
-    given = {
-        weights.our_name(name, layout)
-        for folder, layout in zip(folders, map(layouts.detect, folders), strict=True)
-        for name in list_tensors(folder)
-    }
-    given = {name for name in given if not name.endswith("rotary_emb.inv_freq")}
-    if missing := sorted(expected - optional - given):
+            state = VisionTokenizer(config.vision_tokenizer).state_dict()
+            expected |= {weights.VISION + name: tensor for name, tensor in state.items()}
+    given: dict[str, tuple[int, ...]] = {}
+    for folder in folders:
+        layout = layouts.detect(folder)
+        for name, info in list_tensors(folder).items():
+            ours = weights.our_name(name, layout)
+            tensor = torch.empty(info.shape, device="meta")
+            given[ours] = tuple(weights.our_tensor(ours, tensor).shape)
+    given = {name: s for name, s in given.items() if not name.endswith("rotary_emb.inv_freq")}
+    if missing := sorted(set(expected) - optional - set(given)):
         raise CheckpointError(f"{folders[0]} lacks {missing[0]} ({len(missing)} tensors in all)")
-    if unexpected := sorted(given - expected):
+    if unexpected := sorted(set(given) - set(expected)):
         raise CheckpointError(
             f"{folders[0]} holds {unexpected[0]}, which the model does not have "
             f"({len(unexpected)} tensors in all)"
         )
+    for name, shape in given.items():
+        if shape != (wanted := tuple(expected[name].shape)):
+            raise CheckpointError(f"{folders[0]}: {name} is {shape}, not {wanted}")
 
 
 class _whole_folder:
@@ -214,11 +220,15 @@ class _whole_folder:
             raise InputError(f"cannot write {self.folder}: {error.strerror}") from None
         return self.part
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
         if kind is None:
             os.replace(self.part, self.folder)
-        else:
-            shutil.rmtree(self.part, ignore_errors=True)
+            return
+        shutil.rmtree(self.part, ignore_errors=True)
+        if isinstance(error, InputError):  # named as the user knows it
+            raise InputError(str(error).replace(str(self.part), str(self.folder))) from error
 
 
 def _write_own(tokenizer: TextTokenizer, folder: Path) -> dict[str, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dromaius.errors import CheckpointError, ConfigError
+from dromaius.files import read_bytes
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.config import (
     Emu3Config,
@@ -39,14 +40,13 @@ _MAX_JSON = 64 * 2**20
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError naming the file."""
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing")
+    content = read_bytes(path, _MAX_JSON, CheckpointError)
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise CheckpointError(f"{path} is too large for a configuration file")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        data = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
     return data
@@ -63,7 +63,8 @@ def _layout_of(folder: Path, data: dict[str, Any]) -> Layout:
     family = data.get("model_type")
     if isinstance(family, str) and family in _BY_MODEL_TYPE:
         return _BY_MODEL_TYPE[family]
-    hint = " (it asks for remote code, which is never run)" if "auto_map" in data else ""
+    asks = "auto_map" in data or "trust_remote_code" in data
+    hint = " (it asks for remote code, which is never run)" if asks else ""
     raise CheckpointError(f"{folder}: model_type {family!r} is not supported{hint}")
 
 
@@ -128,7 +129,7 @@ def _read_baai(folder: Path, data: dict[str, Any]) -> Emu3Config:
         language,
         None,
         _published_ids(data, language.vocab_size),
-        ImageSettings(image_area=area),
+        ImageSettings.from_dict({"image_area": area}, "config.json"),
         _generation_settings(folder),
     )
 
@@ -184,9 +185,10 @@ def _generation_settings(folder: Path) -> GenerationSettings:
     path = folder / "generation_config.json"
     data = read_json(path) if path.exists() else {}
     guidance = data.get("guidance_scale")
-    return GenerationSettings(
-        guidance=GenerationSettings.guidance if guidance is None else guidance,
-        top_k=data.get("top_k", GenerationSettings.top_k) or None,
-        top_p=data.get("top_p"),
-        min_p=data.get("min_p"),
-    )
+    values = {
+        "guidance": GenerationSettings.guidance if guidance is None else guidance,
+        "top_k": data.get("top_k", GenerationSettings.top_k) or None,
+        "top_p": data.get("top_p"),
+        "min_p": data.get("min_p"),
+    }
+    return GenerationSettings.from_dict(values, path.name)
