@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 import dromaius
 from dromaius.cli import main
-from tests.cli.conftest import CODES, Cli, Outcome, command, start
-from tests.cli.test_manners import interrupt
+from tests.cli.conftest import CODES, Cli, Outcome
 
 
 @pytest.fixture
@@ -161,60 +160,6 @@ def test_info_tells_what_lies_on_disk(real: Cli, checkpoint: Path) -> None:
     assert facts["parameters"]["language_model"] == by_hand
     assert facts["bytes"] == sum(path.stat().st_size for path in checkpoint.iterdir())
     assert f"  language model: {by_hand:,}" in real("info", str(checkpoint)).out
-
-
-@pytest.mark.parametrize(
-    ("verb", "arguments", "says"),
-    [
-        ("image", ["x " * 500], "tokens; the model's context is 400"),
-        ("image", ["x", "--size", "30x32"], "width must be a multiple of 8 pixels, got 30"),
-        ("image", ["x", "--size", "16x32"], "too small: each side needs at least 24"),
-        ("image", ["x", "--ratio", "wide"], "ratio must look like 16:9, got 'wide'"),
-        ("image", ["x", "--temperature", "-1"], "temperature"),
-        ("image", ["x", "--top-p", "2"], "top_p"),
-        ("image", ["x", "--min-p", "2"], "min_p must lie in [0, 1], got 2"),
-        ("image", ["x", "--dtype", "int3"], "dtype 'int3'"),
-        ("image", ["x", "--device", "toaster"], "device 'toaster' cannot be used"),
-        ("ask", ["long.png", "What?"], "too elongated"),
-        ("reconstruct", ["long.png"], "too elongated"),
-        ("ask", ["cut.png", "What?"], "cut.png is damaged"),
-        ("info", ["long.png"], "long.png does not say how it was made"),
-        ("info", ["."], "config.json is missing"),
-        ("info", ["no/such model"], "no model at 'no/such model'"),
-    ],
-)
-def test_bad_input_is_one_line(
-    real: Cli, tmp_path: Path, verb: str, arguments: list[str], says: str
-) -> None:
-    Image.new("RGB", (120, 10)).save(tmp_path / "long.png")
-    Image.effect_noise((64, 64), 9).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
-    before = sorted(path.name for path in tmp_path.iterdir())
-    done = real(verb, *arguments)
-    assert (done.code, done.out) == (1, "")
-    assert done.error.startswith("dromaius: error: ") and says in done.error, done.error
-    assert "DROMAIUS_DEBUG" not in done.error  # foreseen, not a failure of ours
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_ctrl_c_on_the_real_program(checkpoint: Path, tmp_path: Path) -> None:
-    """Interrupted in the second picture, a large one, when the first is there."""
-    rows = [{"prompt": "x", "ratio": "1:1"}, {"prompt": "x", "height": 400, "width": 400}]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    flags = ["-m", str(checkpoint), "-o", "a.png", "--seed", "7", "--batch-size", "1"]
-    program = command("image", "--prompts", "p.jsonl", *flags, model="real")
-    process = start(program, tmp_path)
-    assert process.stdout is not None and process.stdout.readline() == b"a-1.png\n"
-    done = interrupt(process, after=0.5)
-    assert done.code == 130
-    warning, line = done.err.splitlines()
-    assert "the model was trained with 400" in warning
-    assert line == "dromaius: interrupted; kept a-2.partial.png"
-    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["a-1.png", "a-2.partial.png"]
-    with Image.open(tmp_path / "a-2.partial.png") as kept:
-        assert kept.size == (400, 400)
-        assert kept.getpixel((399, 399)) == (127, 127, 127)
-        assert kept.getpixel((0, 0)) != (127, 127, 127)
 
 
 def test_convert_there_and_back_is_bit_for_bit(real: Cli, checkpoint: Path, tmp_path: Path) -> None:

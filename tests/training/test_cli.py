@@ -50,14 +50,3 @@ def test_progress_on_stderr_and_the_result_on_stdout(picture_folder: Path, tmp_p
     assert "step 1/2" in done.stderr and "step 2/2" in done.stderr and "items/s" in done.stderr
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 2
-
-
-def test_an_unknown_key_is_one_line(picture_folder: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.toml"
-    text = RECIPE.format(out=tmp_path / "out", data=picture_folder)
-    recipe.write_text(text.replace("batch = 2", "batch = 2\nbach = 3"))
-    done = dromaius("train", str(recipe))
-    assert done.returncode == 1
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if "objective.bach" in line]
-    assert len(lines) == 1 and "Traceback" not in done.stderr
