@@ -1,10 +1,11 @@
 """Put a trained and measured nano into the package, with its card.
 
-    python recipes/nano/measure.py --model runs/nano/model > runs/nano/figures.md
-    python recipes/nano/package.py
+    dromaius eval nano --model runs/nano/full/model --markdown > runs/nano/full/figures.md
+    python recipes/nano/package.py --run runs/nano/full
 
 The card (README.md beside the weights) gets the figures as measured, the checksums of the files,
-and the data's packages and licences.
+and the data's packages and licences. Nothing is written where a file has more than 15 MB or all
+of them together, the quick evaluation set included, more than 25 MB.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-SHIPPED = Path(__file__).resolve().parents[2] / "src" / "dromaius" / "assets" / "nano"
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "src" / "dromaius" / "assets" / "nano"
 PARTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "model*.safetensors*")
-LIMIT = 15_000_000  # bytes of any file
+FILE_LIMIT, TOTAL_LIMIT = 15_000_000, 25_000_000  # bytes
 
 CARD = """# Nano
 
@@ -39,35 +42,30 @@ out is said in recipes/nano/README.md.
 Pictures: Noto Emoji, copyright Google LLC, Apache-2.0; Fluent Emoji, copyright Microsoft
 Corporation, MIT. Names: emojibase, copyright Miles Johnson, MIT; from the Unicode CLDR, copyright
 Unicode, Inc., Unicode-3.0. The weights are under this repository's licence, Apache-2.0; NOTICE
-names the works.
+names the works. The pictures in quick/ are the works themselves, under their own licences.
 
 ## Command
 
-```
-python recipes/nano/build_data.py
-python recipes/nano/make_examples.py --selection recipes/nano/first.json --variants 24
-dromaius train recipes/nano/vision_tokenizer.toml
-python recipes/nano/write_ids.py
-dromaius train recipes/nano/language_model.toml
+```text
+recipes/nano/run.sh {name}
 ```
 
-or `recipes/nano/run.sh`. Training took {vision_minutes:.0f} minutes for the vision tokenizer and
-{language_minutes:.0f} for the language model, on two cores that were shared with other work
-({cpu_minutes:.0f} minutes of processor time together).
+Training took {vision_minutes:.0f} minutes for the vision tokenizer and {language_minutes:.0f} for
+the language model.
 
 ## Figures
 
-`python recipes/nano/measure.py`; docs/nano.md says what each line means.
+As `dromaius eval nano` prints them (`--quick` is a smaller table in a minute); docs/nano.md says
+what each line means. "within": the value is below "must", its 95 % interval is not.
 
 {figures}
 
+{missed}
+
 ## Limits
 
-Animals and plants, food and drink, sport, games and festivities, in the styles noto and
-fluent-flat. No people, faces, hands, vehicles, symbols or flags; no sentences about several things;
-nothing beyond 64x64 pixels was trained. It draws and names what it was taught; drawings that it has
-not seen are guesses, and coloured backgrounds, categories and descriptions are less sure than
-names: see the figures.
+{scope} No sentences about several things; nothing beyond 64x64 pixels was trained. It draws and
+names what it was taught; drawings that it has not seen are guesses.
 
 ## Files
 
@@ -83,39 +81,73 @@ def last_line(log: Path) -> dict[str, float]:
     return values
 
 
-def package(runs: Path, out: Path) -> None:
-    """Copy the model and write its card. Raises ValueError for a file that is too large."""
-    out.mkdir(parents=True, exist_ok=True)
-    for old in (path for pattern in PARTS for path in out.glob(pattern)):
-        old.unlink()
-    found = sorted({path for pattern in PARTS for path in (runs / "model").glob(pattern)})
-    for path in found:
-        if path.stat().st_size > LIMIT:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {LIMIT} are shipped")
-        shutil.copyfile(path, out / path.name)
-    data = json.loads((runs / "data" / "data.json").read_text())
-    vision = last_line(runs / "vision_tokenizer" / "log.jsonl")
-    language = last_line(runs / "model" / "log.jsonl")
-    records = (runs / "data" / "pictures.jsonl").read_text().splitlines()
-    seen = [one for one in map(json.loads, records) if one["is_base"] and not one["held_emoji"]]
-    asked = (runs / "examples.jsonl").read_text().splitlines()
+def check_sizes(parts: Sequence[Path], quick: Path) -> None:
+    """Raises ValueError for a file or a package that is too large."""
+    sizes = {path: path.stat().st_size for path in [*parts, *quick.glob("*")]}
+    if not parts:
+        raise ValueError("there is no model to package")
+    for path, size in sizes.items():
+        if size > FILE_LIMIT:
+            raise ValueError(f"{path} has {size:,} bytes; at most {FILE_LIMIT:,} are shipped")
+    if (total := sum(sizes.values())) > TOTAL_LIMIT:
+        raise ValueError(f"the model has {total:,} bytes; at most {TOTAL_LIMIT:,} are shipped")
+
+
+def missed(figures: str) -> str:
+    """One sentence: which figures of the Markdown table are below what is asked."""
+    rows = [line.strip("| ").split(" | ") for line in figures.splitlines() if line.startswith("|")]
+    names = [row[1] for row in rows if row[-1].strip() == "no"]
+    if not names:
+        return 'Every figure meets its "must" within its interval.'
+    return f'Below "must": {"; ".join(names)}.'
+
+
+def scope(selection: dict[str, Any]) -> str:
+    """One sentence: what the language model was shown."""
+    styles = selection.get("styles")
+    groups = selection.get("groups")
+    what = f"emoji of the groups {', '.join(groups)}" if groups else "emoji"
+    where = f" in the styles {', '.join(styles)}" if styles else ""
+    return f"It knows {what}{where}, nothing else."
+
+
+def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
+    """Copy the model and write its card. Raises ValueError for what is too large."""
+    found = sorted({path for pattern in PARTS for path in (run / "model").glob(pattern)})
+    check_sizes(found, out / "quick")
+    data = json.loads((data_folder / "data.json").read_text())
+    vision = last_line(run / "vision_tokenizer" / "log.jsonl")
+    language = last_line(run / "model" / "log.jsonl")
+    records = map(json.loads, (data_folder / "pictures.jsonl").read_text().splitlines())
+    seen = [one for one in records if one["is_base"] and not one["held_emoji"]]
+    with (run / "examples.jsonl").open() as lines:
+        named = {json.loads(line)["picture"] for line in lines}
+    figures = (run / "figures.md").read_text().strip()
     rows = "\n".join(
-        f"| {p.name} | {p.stat().st_size:,} | `{hashlib.sha256(p.read_bytes()).hexdigest()}` |"
-        for p in (out / path.name for path in found)
+        f"| {path.name} | {path.stat().st_size:,} "
+        f"| `{hashlib.sha256(path.read_bytes()).hexdigest()}` |"
+        for path in found
     )
     card = CARD.format(
-        parameters=parameters(out) / 1e6,
+        name=run.name,
+        parameters=parameters(run / "model") / 1e6,
         pictures=len(seen),
-        named=len({json.loads(line)["picture"] for line in asked}),
+        named=len(named),
         packages="\n".join(
             f"| {one['name']} | {one['version']} | {one['licence']} |" for one in data["packages"]
         ),
         vision_minutes=vision["seconds"] / 60,
         language_minutes=language["seconds"] / 60,
-        cpu_minutes=(vision["cpu_seconds"] + language["cpu_seconds"]) / 60,
-        figures=(runs / "figures.md").read_text().strip(),
+        figures=figures,
+        missed=missed(figures),
+        scope=scope(json.loads(selection.read_text())),
         files=rows,
     )
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (path for pattern in PARTS for path in out.glob(pattern)):
+        old.unlink()
+    for path in found:
+        shutil.copyfile(path, out / path.name)
     (out / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -124,7 +156,7 @@ def parameters(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("model*.safetensors"):
         with safe_open(path, "pt") as file:
             for key in file.keys():
                 count = 1
@@ -137,11 +169,14 @@ def parameters(folder: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Put a trained nano into the package.")
-    parser.add_argument("--runs", type=Path, default=Path("runs/nano"))
+    parser.add_argument("--run", type=Path, default=Path("runs/nano/full"))
+    parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
+    parser.add_argument("--selection", type=Path, help="default: recipes/nano/RUN/selection.json")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     asked = parser.parse_args(arguments)
+    selection = asked.selection or Path(__file__).parent / asked.run.name / "selection.json"
     try:
-        package(asked.runs, asked.out)
+        package(asked.run, asked.data, selection, asked.out)
     except (ValueError, OSError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

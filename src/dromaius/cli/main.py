@@ -16,7 +16,7 @@ import typer
 from dromaius.cli import console
 from dromaius.errors import DromaiusError
 
-VERBS = ("image", "ask", "chat", "reconstruct", "convert", "info", "train")
+VERBS = ("image", "ask", "chat", "reconstruct", "convert", "info", "train", "eval")
 """Each is a function of its own name in the module of its own name."""
 
 # typer carries its own click since 0.20-odd: the base of its one public usage error serves both

@@ -1,0 +1,450 @@
+"""Write the evaluation set that `dromaius eval nano` measures with.
+
+    python recipes/nano/build_data.py
+    python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji
+    python recipes/nano/make_evaluation.py                       # runs/nano/evaluation
+    python recipes/nano/make_evaluation.py --quick               # the one in the package
+
+The format is that of dromaius.evaluation.cases. Everything follows from the data and a seed. The
+quick set has a few names in every style, and leaves twemoji (CC-BY-4.0) out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from build_data import read_lines, write_array, write_text
+from captions import Record, plain_prompt, plural, with_article
+from make_examples import COMPOSITE_SCALE, UNSEEN_SHIFTS, Selection
+from palette import COLOURS, LANGUAGES, TONE_WORDS
+from questions import QUESTIONS, answer, kinds_for, pick_absent, untoned
+from render import View, plain_view, render_view
+from splits import split_of
+from wordings import WORDINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK_OUT = ROOT / "src" / "dromaius" / "assets" / "nano" / "quick"
+QUICK_BYTES = 1_500_000
+KINDS = ("category", "style", "tone", "background", "count", "presence")
+ATLAS_COLUMNS = 32
+SEED = 11
+TONES = tuple(tone for tone in TONE_WORDS if tone)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """At most so many pictures for each figure."""
+
+    draws: int = 500
+    names: int = 500
+    asked: int = 250  # per kind of question, for trained pictures and for held_combo
+    reported: int = 75  # per kind of question, for held_pair and held_emoji
+    unseen_style: int = 400
+    quick_names: int = 64
+    quick_people: int = 5  # in each style, with all their tones
+
+
+QUICK = Counts(draws=80, names=80, asked=25, reported=8)
+
+
+class Source:
+    """The drawn pictures of a folder of build_data.py, and which of them are used."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "pictures.jsonl").is_file():
+            raise ValueError(f"no pictures in {folder}: run recipes/nano/build_data.py, for twemoji"
+                             " with --styles twemoji --out runs/nano/twemoji")  # fmt: skip
+        self.records: list[Record] = read_lines(folder / "pictures.jsonl")
+        self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
+        self._twins = {(r["style"], r["dup_of"]) for r in self.records if r["dup_of"] is not None}
+
+    def exact(self, row: int) -> bool:
+        """Whether the pixels have one name only."""
+        r = self.records[row]
+        return r["dup_of"] is None and (r["style"], r["cp"]) not in self._twins
+
+
+class EvaluationWriter:
+    """Pictures, galleries and cases as they are collected."""
+
+    def __init__(self) -> None:
+        self.pictures: list[np.ndarray] = []
+        self.galleries: dict[str, dict[str, list[Any]]] = {}
+        self.cases: list[dict[str, Any]] = []
+        self._places: dict[object, int] = {}
+        self._lines: dict[object, dict[str, Any]] = {}
+
+    def place(self, source: Source, row: int) -> int:
+        """The number of a stored picture."""
+        return self._place((id(source), row), lambda: source.pictures[row])
+
+    def composite(self, source: Source, row: int, view: View) -> int:
+        """The number of a picture of several copies, rendered here: opaque."""
+
+        def render() -> np.ndarray:
+            shown = render_view(np.asarray(source.pictures[row]), view)
+            return np.dstack([shown, np.full(shown.shape[:2], 255, np.uint8)])
+
+        return self._place((id(source), row, json.dumps(view)), render)
+
+    def _place(self, key: object, picture: Callable[[], np.ndarray]) -> int:
+        if key not in self._places:
+            self._places[key] = len(self.pictures)
+            self.pictures.append(np.asarray(picture()))
+        return self._places[key]
+
+    def gallery(self, name: str, source: Source, rows: Iterable[int]) -> None:
+        """A gallery of stored pictures with their English names; an empty one is none."""
+        found = list(rows)
+        if found:
+            self.galleries[name] = {
+                "pictures": [self.place(source, row) for row in found],
+                "names": [source.records[row]["en"] for row in found],
+            }
+
+    def ask(
+        self,
+        split: str,
+        picture: int,
+        asked: tuple[str, str, str, str],
+        shift: tuple[int, int] = (0, 0),
+        background: str = "white",
+    ) -> None:
+        """Kind, language, question, answer; what is asked about one view shares a line."""
+        key = (split, picture, shift, background)
+        if key not in self._lines:
+            line: dict[str, Any] = {"task": "ask", "split": split, "picture": picture}
+            if shift != (0, 0):
+                line["shift"] = list(shift)
+            if background != "white":
+                line["background"] = list(COLOURS[background])
+            self._lines[key] = line | {"asked": []}
+            self.cases.append(self._lines[key])
+        self._lines[key]["asked"].append(list(asked))
+
+    def write(self, out: Path, name: str, styles: Sequence[str], webp: bool) -> None:
+        """set.json last, so that a folder with one is whole."""
+        out.mkdir(parents=True, exist_ok=True)
+        size, count = self.pictures[0].shape[0], len(self.pictures)
+        head: dict[str, Any] = {"file": "pictures.npy", "count": count, "side": size}
+        (out / "set.json").unlink(missing_ok=True)
+        if webp:
+            head |= {"file": "pictures.webp", "columns": ATLAS_COLUMNS}
+            write_atlas(out / "pictures.webp", self.pictures)
+        else:
+            write_array(out / "pictures.npy", [one[None] for one in self.pictures], size)
+        write_text(out / "cases.jsonl", "".join(compact(one) for one in self.cases))
+        content = {
+            "format": "dromaius-evaluation",
+            "format_version": 1,
+            "name": name,
+            "pictures": head,
+            "styles": list(styles),
+            "attributes": [TONE_WORDS[tone].en for tone in TONES],
+            "galleries": self.galleries,
+        }
+        write_text(out / "set.json", compact(content))
+
+
+def compact(value: dict[str, Any]) -> str:
+    """A line of JSON without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def write_atlas(path: Path, pictures: Sequence[np.ndarray]) -> None:
+    """All pictures in one lossless WebP; colours under full transparency are not kept."""
+    size, columns = pictures[0].shape[0], ATLAS_COLUMNS
+    rows = -(-len(pictures) // columns)
+    atlas = np.zeros((rows * size, columns * size, 4), np.uint8)
+    for place, picture in enumerate(pictures):
+        y, x = divmod(place, columns)
+        atlas[y * size : (y + 1) * size, x * size : (x + 1) * size] = picture
+    Image.fromarray(atlas).save(path, lossless=True, quality=100, method=6)
+
+
+# --- which pictures ------------------------------------------------------------------------------
+
+
+def quick_rows(source: Source, counts: Counts) -> list[int]:
+    """A few names in every style, and a few people of every style in all single tones."""
+    records, rng = source.records, Random(SEED)
+    drawn: dict[str, set[str]] = defaultdict(set)
+    held = set()
+    for r in records:
+        if r["is_base"] and r["dup_of"] is None:
+            drawn[r["en"]].add(r["style"])
+            if r["held_emoji"]:
+                held.add(r["en"])
+    styles = len({r["style"] for r in records})
+    everywhere = [name for name, found in drawn.items() if len(found) >= styles - 1]
+    rng.shuffle(everywhere)
+    asked = [name for _, _, name, _, _ in WORDINGS]
+    names = dict.fromkeys(name for name in asked if name in drawn)
+    unseen = [name for name in everywhere if name in held][: counts.quick_names // 10]
+    for name in [*unseen, *(name for name in everywhere if name not in held)]:
+        if len(names) < counts.quick_names:
+            names[name] = None
+    people: set[tuple[str, str]] = set()
+    for style in sorted({r["style"] for r in records}):
+        bases = sorted({
+            r["base_cp"] for row, r in enumerate(records)
+            if r["style"] == style and r["tone"] in TONES and source.exact(row)
+            and split_of(r) == "held_combo"
+        })  # fmt: skip
+        people |= {
+            (style, base) for base in rng.sample(bases, min(len(bases), counts.quick_people))
+        }
+    people |= {(r["style"], r["base_cp"]) for r in records if r["tone"] and r["en"] in asked}
+    return [
+        row
+        for row, r in enumerate(records)
+        if r["en"] in names
+        or ((r["style"], r["base_cp"]) in people and (not r["tone"] or r["tone"] in TONES))
+    ]
+
+
+def galleries(writer: EvaluationWriter, source: Source, rows: Sequence[int]) -> list[str]:
+    """Per style its base emoji and its people in all tones, and all trained pictures."""
+    records = source.records
+    single = [row for row in rows if records[row]["dup_of"] is None]
+    styles = list(dict.fromkeys(records[row]["style"] for row in rows))
+    for style in styles:
+        own = [row for row in single if records[row]["style"] == style]
+        writer.gallery(style, source, (row for row in own if records[row]["is_base"]))
+        people = (row for row in own if records[row]["group"] == "people-body")
+        writer.gallery(f"{style} people", source, people)
+    trained = (row for row in single if split_of(records[row]) == "train")
+    writer.gallery("trained", source, trained)
+    return styles
+
+
+# --- cases ---------------------------------------------------------------------------------------
+
+
+def reconstructions(writer: EvaluationWriter, source: Source, rows: Sequence[int]) -> None:
+    """Base emoji that no part was trained on."""
+    found = [
+        writer.place(source, row)
+        for row in rows
+        if source.records[row]["is_base"] and source.records[row]["held_emoji"]
+    ]
+    writer.cases.append({"task": "reconstruct", "split": "held_emoji", "pictures": found})
+
+
+def drawings(writer: EvaluationWriter, source: Source, rows: dict[str, list[int]], n: int) -> None:
+    """Standard prompts: trained base emoji in both languages, held_combo in English."""
+    trained = [row for row in rows["train"] if source.records[row]["is_base"]][:n]
+    for split, chosen, languages in (
+        ("trained", trained, LANGUAGES),
+        ("held_combo", rows["held_combo"][:n], LANGUAGES[:1]),
+    ):
+        for row in chosen:
+            r = source.records[row]
+            gallery = r["style"] if split == "trained" else f"{r['style']} people"
+            for language in languages:
+                writer.cases.append({
+                    "task": "draw", "split": split, "language": language,
+                    "prompt": plain_prompt(r, language), "galleries": [gallery], "name": r["en"],
+                })  # fmt: skip
+
+
+def typed(writer: EvaluationWriter, source: Source) -> None:
+    """What people type, as far as it was trained; without a style, in any style."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for row, r in enumerate(source.records):
+        if split_of(r) == "train" and source.exact(row):
+            known[r["en"]].add(r["style"])
+    for language, prompt, name, style, background in WORDINGS:
+        ending = " people" if ": " in name else ""
+        styles = [style] if style else sorted(known[name])
+        found = [one + ending for one in styles if one in known[name]]
+        if not found:
+            print(f"left out, not trained: {prompt!r}", file=sys.stderr)
+            continue
+        line: dict[str, Any] = {
+            "task": "draw", "split": "wordings", "language": language, "prompt": prompt,
+            "galleries": found, "name": name,
+        }  # fmt: skip
+        if background:
+            line["background"] = list(COLOURS[background])
+        writer.cases.append(line)
+
+
+def naming(
+    writer: EvaluationWriter, source: Source, rows: dict[str, list[int]], counts: Counts
+) -> None:
+    """Names of trained pictures and held_combo under unseen shifts, of held_pair as drawn."""
+    for split, name, n in (
+        ("trained", "train", counts.names),
+        ("held_combo", "held_combo", counts.names),
+        ("held_pair", "held_pair", counts.names),
+    ):
+        for place, row in enumerate(rows[name][:n]):
+            r = source.records[row]
+            shift = (0, 0) if split == "held_pair" else UNSEEN_SHIFTS[place % len(UNSEEN_SHIFTS)]
+            for language in LANGUAGES if split == "trained" else LANGUAGES[:1]:
+                asked = ("name", language, QUESTIONS["name"][language][0][1], str(r[language]))
+                writer.ask(split, writer.place(source, row), asked, shift)
+
+
+def asking(
+    writer: EvaluationWriter,
+    source: Source,
+    rows: dict[str, list[int]],
+    others: Sequence[Record],
+    counts: Counts,
+) -> None:
+    """Every kind of question in its standard wording, answers as even as the kind allows."""
+    for split, name, n in (
+        ("trained", "train", counts.asked),
+        ("held_combo", "held_combo", counts.asked),
+        ("held_pair", "held_pair", counts.reported),
+        ("held_emoji", "held_emoji", counts.reported),
+    ):
+        for kind in KINDS:
+            rng = Random(f"{SEED}:{split}:{kind}")
+            fitting = [
+                row
+                for row in rows[name]
+                if kind in ("background", "count")
+                or kind in kinds_for(source.records[row], plain_view())
+            ]
+            if kind == "tone":
+                fitting = even(fitting, lambda row: source.records[row]["tone"])
+            for place, row in enumerate(fitting[:n]):
+                question_case(writer, source, row, split, kind, place, others, rng)
+
+
+def question_case(
+    writer: EvaluationWriter,
+    source: Source,
+    row: int,
+    split: str,
+    kind: str,
+    place: int,
+    others: Sequence[Record],
+    rng: Random,
+) -> None:
+    """One question in both languages; `place` makes the answers take turns."""
+    r = source.records[row]
+    colour = list(COLOURS)[place % len(COLOURS)] if kind == "background" else "white"
+    view = plain_view(COLOURS[colour])
+    shift = UNSEEN_SHIFTS[rng.randrange(len(UNSEEN_SHIFTS))]
+    picture = writer.place(source, row)
+    if kind == "count" and (copies := place % 4 + 1) > 1:
+        view |= {"dx": 1, "dy": 1, "scale": COMPOSITE_SCALE, "copies": copies}
+        picture, shift = writer.composite(source, row, view), (0, 0)
+    absent = pick_absent(r, others, rng) if kind == "presence" and place % 2 else None
+    for language in LANGUAGES:
+        name = untoned(r if absent is None else absent, language)
+        question = QUESTIONS[kind][language][0][1].format(
+            name=name, a_name=with_article(name, "a"), plural=plural(name)
+        )
+        wanted = answer(kind, language, r, view, present=absent is None)
+        writer.ask(split, picture, (kind, language, question, wanted), shift, colour)
+
+
+def even(rows: Sequence[int], kind: Callable[[int], str]) -> list[int]:
+    """The rows in turns: one of each kind, then the next of each."""
+    seen: Counter[str] = Counter()
+    order = []
+    for place, row in enumerate(rows):
+        order.append((seen[kind(row)], place, row))
+        seen[kind(row)] += 1
+    return [row for _, _, row in sorted(order)]
+
+
+def unseen_style(
+    writer: EvaluationWriter, source: Source, seen: set[str], n: int, seed: int = SEED
+) -> None:
+    """Base emoji of a style that is not trained, whose names are."""
+    rows = [
+        row for row, r in enumerate(source.records)
+        if r["is_base"] and not r["held_emoji"] and source.exact(row) and r["cp"] in seen
+    ]  # fmt: skip
+    Random(seed).shuffle(rows)
+    question = QUESTIONS["name"]["en"][0][1]
+    for row in rows[:n]:
+        asked = ("name", "en", question, str(source.records[row]["en"]))
+        writer.ask("unseen_style", writer.place(source, row), asked)
+    unknown = [row for row, r in enumerate(source.records) if r["is_base"]]
+    Random(seed).shuffle(unknown)
+    found = [writer.place(source, row) for row in unknown[:n]]
+    writer.cases.append({"task": "reconstruct", "split": "unseen_style", "pictures": found})
+
+
+def make(
+    source: Source, rows: Sequence[int], counts: Counts, control: Source | None
+) -> tuple[EvaluationWriter, list[str]]:
+    """The whole set, and the styles in it."""
+    writer = EvaluationWriter()
+    styles = galleries(writer, source, rows)
+    records, splits = source.records, defaultdict(list)
+    for row in rows:
+        tone = records[row]["tone"]
+        if source.exact(row) and (split_of(records[row]) != "held_combo" or tone in TONES):
+            splits[split_of(records[row])].append(row)
+    for found in splits.values():
+        Random(SEED).shuffle(found)
+    names = {records[row]["cp"]: records[row] for row in rows
+             if split_of(records[row]) == "train" and records[row]["is_base"]}  # fmt: skip
+    reconstructions(writer, source, rows)
+    drawings(writer, source, splits, counts.draws)
+    typed(writer, source)
+    naming(writer, source, splits, counts)
+    asking(writer, source, splits, list(names.values()), counts)
+    if control is not None:
+        unseen_style(writer, control, set(names), counts.unseen_style)
+    return writer, styles
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the evaluation set of nano.")
+    parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
+    parser.add_argument("--twemoji", type=Path, default=Path("runs/nano/twemoji"))
+    parser.add_argument("--out", type=Path, help="default: runs/nano/evaluation, or the package")
+    parser.add_argument(
+        "--selection",
+        type=Path,
+        default=Path(__file__).with_name("full") / "selection.json",
+        help="JSON file: what the model was trained on",
+    )
+    parser.add_argument("--quick", action="store_true", help="the small set of the package")
+    asked = parser.parse_args(arguments)
+    out = asked.out or (QUICK_OUT if asked.quick else Path("runs/nano/evaluation"))
+    try:
+        source = Source(asked.data)
+        data = json.loads(asked.selection.read_text(encoding="utf-8"))
+        rows = Selection.from_json(data).rows(source.records)
+        if asked.quick:
+            chosen = set(quick_rows(source, QUICK))
+            writer, styles = make(source, [r for r in rows if r in chosen], QUICK, None)
+        else:
+            writer, styles = make(source, rows, Counts(), Source(asked.twemoji))
+        writer.write(out, f"nano {'quick' if asked.quick else 'full'}", styles, asked.quick)
+        size = sum(path.stat().st_size for path in out.iterdir())
+        if asked.quick and size > QUICK_BYTES:
+            raise ValueError(f"the quick set has {size:,} bytes, more than {QUICK_BYTES:,}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    tasks = Counter((one["task"], one["split"]) for one in writer.cases)
+    print(f"{out}: {len(writer.pictures):,} pictures, {size:,} bytes")
+    print(", ".join(f"{task} {split} {count}" for (task, split), count in tasks.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

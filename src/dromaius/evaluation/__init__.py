@@ -1,0 +1,1 @@
+"""How good a model is: pictures and questions with known answers, and figures with intervals."""
