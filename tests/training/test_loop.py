@@ -46,6 +46,10 @@ def test_another_recipe_does_not_resume(make_recipe: Make, tmp_path: Path) -> No
     train(make_recipe("language_model", tmp_path / "a"))
     with pytest.raises(CheckpointError, match="another recipe"):
         train(make_recipe("language_model", tmp_path / "a", seed=4))
+    (tmp_path / "a").rename(tmp_path / "b")  # no number depends on where it lies
+    moved = make_recipe("language_model", tmp_path / "b", log_every=3, evaluate_every=2)
+    train(moved | {"samples": {"prompts": ["apple"]}})
+    (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="not a training checkpoint"):
         train(make_recipe("language_model", tmp_path / "a"))

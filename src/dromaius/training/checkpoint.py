@@ -20,6 +20,8 @@ from dromaius.files import atomic_path
 from dromaius.training.optimizer import load_state_tensors, state_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
+FREE = ("out", "log_every", "evaluate_every", "checkpoint_every")
+"""Keys of [loop] on which no number of the training depends."""
 
 
 @dataclass
@@ -70,10 +72,10 @@ def load_checkpoint(
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         progress = Progress(**json.loads(metadata["progress"]))
-        saved = json.loads(metadata["recipe"])
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        saved = binding(json.loads(metadata["recipe"]))
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a training checkpoint: {error}") from error
-    if saved != json.loads(json.dumps(recipe)):
+    if saved != binding(json.loads(json.dumps(recipe))):
         raise CheckpointError(
             f"{path} was written under another recipe; finish it with that one, or remove it"
         )
@@ -87,6 +89,12 @@ def load_checkpoint(
         load_state_tensors(model, optimizer, own)
     torch.set_rng_state(_take(tensors, "random", path))
     return progress
+
+
+def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe must stay the same when a run goes on: all that its numbers depend on."""
+    loop = {key: value for key, value in recipe.get("loop", {}).items() if key not in FREE}
+    return {name: value for name, value in recipe.items() if name != "samples"} | {"loop": loop}
 
 
 def remove_leftovers(folder: Path) -> None:

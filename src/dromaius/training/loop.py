@@ -127,6 +127,8 @@ class Report:
     figures: dict[str, float]
     samples: Image.Image | None = None
     """The task's sheet, after an evaluation."""
+    began: int = 0
+    """Step of the checkpoint from which this sitting went on."""
 
 
 class Interrupted(Exception):
@@ -289,6 +291,7 @@ class _Clock:
         self.progress = progress
         self._wall, self._cpu = time.monotonic(), time.process_time()
         self._since, self._from = self._wall, progress.step
+        self._began = progress.step
         self._counts: dict[str, float] = {}
 
     def count(self, figures: dict[str, float]) -> None:
@@ -317,4 +320,4 @@ class _Clock:
         speeds = {f"{name}/s": n / passed for name, n in self._counts.items() if n}
         self._since, self._counts, self._from = self._wall, {}, p.step
         figures = figures | speeds | {"cpu_seconds": p.cpu_seconds}
-        return Report(p.step, steps, p.seconds, remaining, figures, samples)
+        return Report(p.step, steps, p.seconds, remaining, figures, samples, self._began)

@@ -19,8 +19,8 @@ class Recorder:
     """Writes every report to `folder`: figures to log.jsonl and to TensorBoard's files, sheets of
     samples to samples/step-000300.png and to TensorBoard.
 
-    A run that was killed had reported steps which it takes again when it goes on: the first report
-    of this sitting replaces that step's and all later ones.
+    A run that was killed may have reported steps behind its checkpoint, which are taken again when
+    it goes on: those reports are dropped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,9 +31,9 @@ class Recorder:
     def __call__(self, report: Report) -> None:
         if self._file is None:  # of several processes only one reports
             self._folder.mkdir(parents=True, exist_ok=True)
-            _forget(self._folder / LOG, report.step)
+            _forget(self._folder / LOG, report.began)
             self._file = open(self._folder / LOG, "a", encoding="utf-8")
-            self._board = _tensorboard(self._folder, report.step)
+            self._board = _tensorboard(self._folder, report.began)
         line = {"step": report.step, "seconds": round(report.seconds, 1)}
         line |= {name: round(value, 6) for name, value in report.figures.items()}
         self._file.write(json.dumps(line) + "\n")
@@ -60,11 +60,11 @@ class Recorder:
 
 
 def _forget(log: Path, step: int) -> None:
-    """Drop the lines of `step` and later ones, and a last line that was cut off."""
+    """Drop the lines of steps behind `step`, and a last line that was cut off."""
     if not log.exists():
         return
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if _step(line) < step]
+    kept = [line for line in lines if _step(line) <= step]
     if len(kept) < len(lines):
         write_text(log, "".join(kept))
 
@@ -78,9 +78,9 @@ def _step(line: str) -> float:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer for whose readers `step` and later ones of earlier sittings are void."""
+    """A writer for whose readers steps behind `step` of earlier sittings are void."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=step)
+    return SummaryWriter(str(folder), purge_step=step + 1)
