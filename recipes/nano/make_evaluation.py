@@ -2,7 +2,7 @@
 
     python recipes/nano/build_data.py
     python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji
-    python recipes/nano/make_evaluation.py                       # runs/nano/evaluation
+    python recipes/nano/make_evaluation.py                       # runs/nano/full/evaluation
     python recipes/nano/make_evaluation.py --quick               # the one in the package
 
 The format is that of dromaius.evaluation.cases. Everything follows from the data and a seed. The
@@ -414,7 +414,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the evaluation set of nano.")
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
     parser.add_argument("--twemoji", type=Path, default=Path("runs/nano/twemoji"))
-    parser.add_argument("--out", type=Path, help="default: runs/nano/evaluation, or the package")
+    parser.add_argument("--out", type=Path, help="default: runs/nano/full/evaluation, or the package")
     parser.add_argument(
         "--selection",
         type=Path,
@@ -423,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="the small set of the package")
     asked = parser.parse_args(arguments)
-    out = asked.out or (QUICK_OUT if asked.quick else Path("runs/nano/evaluation"))
+    out = asked.out or (QUICK_OUT if asked.quick else Path("runs/nano/full/evaluation"))
     try:
         source = Source(asked.data)
         data = json.loads(asked.selection.read_text(encoding="utf-8"))

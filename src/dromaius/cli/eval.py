@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dromaius.evaluation.cases import EvaluationSet
     from dromaius.pipelines.emu3 import Emu3
 
-FULL = Path("runs/nano/evaluation")
+FULL = Path("runs/nano/full/evaluation")
 BUILD = (
     "python recipes/nano/build_data.py",
     "python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji",
