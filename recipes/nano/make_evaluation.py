@@ -414,7 +414,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the evaluation set of nano.")
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
     parser.add_argument("--twemoji", type=Path, default=Path("runs/nano/twemoji"))
-    parser.add_argument("--out", type=Path, help="default: runs/nano/full/evaluation, or the package")
+    parser.add_argument("--out", type=Path, help="default: runs/nano/full/evaluation, or package")
     parser.add_argument(
         "--selection",
         type=Path,
