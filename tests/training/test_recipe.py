@@ -37,10 +37,16 @@ def test_other_mistakes_are_named(make_recipe: Make, tmp_path: Path) -> None:
         make_plan(recipe | {"task": "speech"})
     with pytest.raises(ConfigError, match=r"no table \[objective\]"):
         make_plan({k: v for k, v in recipe.items() if k != "objective"})
+    with pytest.raises(ConfigError, match="loop: steps must be a whole number, got 'many'"):
+        make_plan(recipe | {"loop": recipe["loop"] | {"steps": "many"}})
+    with pytest.raises(ConfigError, match="loop must be a table of settings, got int"):
+        make_plan(recipe | {"loop": 3})
     language = make_recipe("language_model", tmp_path)
     language["data"][1]["wieght"] = 2
     with pytest.raises(ConfigError, match=r"unknown key data\[1\]\.wieght"):
         make_plan(language)
+    with pytest.raises(ConfigError, match="data must be an array of tables"):
+        make_plan(language | {"data": 3})
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
@@ -49,6 +55,9 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[loop")
     with pytest.raises(ConfigError, match="bad.toml is not valid TOML"):
         read_recipe(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes(b'task = "caf\xe9"')
+    with pytest.raises(ConfigError, match="latin.toml is not valid TOML"):
+        read_recipe(tmp_path / "latin.toml")
 
 
 def test_the_shipped_recipes_fail_only_for_lack_of_data() -> None:

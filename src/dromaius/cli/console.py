@@ -91,7 +91,11 @@ def load_model(
 ) -> "Emu3":
     """`dromaius.load` with a sign of life on a terminal."""
     import dromaius
+    from dromaius.io import hub
 
+    for name in (source, vision_tokenizer):  # a slip is said at once: importing torch takes a while
+        if name is not None:
+            hub.local_folder(name)
     with status(f"loading {one_line(source)}", quiet):
         return dromaius.load(source, vision_tokenizer, device=device, dtype=dtype)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dromaius.cli import console, options
+from dromaius.io import hub
 
 
 class Layout(StrEnum):
@@ -63,6 +64,7 @@ def convert(
 ) -> None:
     """Write a checkpoint in another layout, tensor for tensor; print its folders."""
     size = {} if shard_size is None else {"max_shard_size": bytes_of(shard_size)}
+    hub.local_folder(source)  # a slip is said at once: importing torch takes a while
     import torch
 
     from dromaius.models.emu3.convert import convert as convert_checkpoint

@@ -19,6 +19,14 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
     downloaded unless the local cache already has it (with HF_HUB_OFFLINE=1 only the cache is used).
     Raises CheckpointError in one line that names the source and what was tried.
     """
+    return local_folder(source) or _download(str(source), revision)
+
+
+def local_folder(source: str | Path) -> Path | None:
+    """The folder of a model that is here; None for a hub id, which `resolve` looks up.
+
+    Raises CheckpointError for what is neither.
+    """
     if not str(source):
         raise CheckpointError(f"no model at {source!r}: the name is empty")
     if str(source) in EMBEDDED and not isinstance(source, Path):
@@ -37,7 +45,7 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
             f"no model at {str(source)!r}: not a folder, not an embedded model ({names}), "
             "not a hub id 'owner/name'"
         )
-    return _download(source, revision)
+    return None
 
 
 def _download(repository: str, revision: str | None) -> Path:

@@ -173,6 +173,19 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("image", {"min_pixels": 5000}, "min_pixels 5000 exceeds max_pixels 4096"),
     ("image", {"image_area": 0}, "image_area .* 0"),
     ("prompt", {"template": "base"}, "'base'"),
+    ("prompt", {"system": 3}, "system must be a text, got 3"),
+    ("vocabulary", {"pad": "0"}, "pad must be a whole number, got '0'"),
+    ("generation", {"guidance": "high"}, "guidance must be a finite number, got 'high'"),
+    ("generation", {"top_k": 2.5}, "top_k must be a whole number, got 2.5"),
+    ("language_model", {"tie_word_embeddings": "no"}, "must be true or false, got 'no'"),
+    ("language_model", {"rope_theta": float("nan")}, "rope_theta must be a finite number"),
+    ("language_model", {"vocab_size": 10**12}, "vocab_size must be at most 16777216"),
+    ("language_model", {"num_hidden_layers": 10**9}, "num_hidden_layers must be at most 4096"),
+    ("vision_tokenizer", {"ch_mult": 2}, "ch_mult must be a list, got 2"),
+    ("vision_tokenizer", {"ch_mult": [1] * 64}, "at most 8 stages, got 64"),
+    ("vision_tokenizer", {"temporal_downsample_factor": 2**40}, "must be at most 4096"),
+    ("image", {"max_pixels": 10**12}, "max_pixels must be at most 67108864"),
+    ("image", {"mean": [0.5]}, r"mean must be three numbers, got \(0.5,\)"),
 ]
 
 
