@@ -50,7 +50,7 @@ FONT_FILE = "files/zcool-xiaowei-chinese-simplified-400-normal.woff"
 
 # Pixels of the sheet.
 SCALE = 3
-TEXT = 19
+TEXT = 18
 GAP = 16
 CAPTION = 2 * TEXT + 20
 
