@@ -1,7 +1,7 @@
 """Training and held-out examples for the nano language model, from the drawn pictures.
 
-    python recipes/nano/make_examples.py --data runs/nano/data --out runs/nano/examples.jsonl \\
-        --groups animals-nature,food-drink --styles noto,fluent-flat --variants 20 --seed 1
+    python recipes/nano/make_examples.py --data runs/nano/data \\
+        --selection recipes/nano/full/selection.json --out runs/nano/full/examples.jsonl
 
 Each line is one sample. "picture" is a row of pictures.npy and "view" what render_view shows of it:
     {"picture": 5, "view": {...}, "task": "t2i", "prompt": "a red apple, noto style"}
@@ -48,6 +48,8 @@ class Selection:
     styles: tuple[str, ...] | None = None
     tones: bool = True  # False: only emoji without a skin tone
     limit: int | None = None  # only the first so many emoji
+    variants: int = 20  # samples per picture and task
+    toned: int | None = None  # the same for pictures with a skin tone; None: as many
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Selection:
@@ -272,6 +274,8 @@ def read_selection(asked: argparse.Namespace) -> Selection:
     for name in ("groups", "styles"):
         if getattr(asked, name):
             data[name] = getattr(asked, name).split(",")
+    if asked.variants:
+        data["variants"] = asked.variants
     return Selection.from_json(data)
 
 
@@ -279,12 +283,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write training and held-out examples.")
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/nano/examples.jsonl"))
-    parser.add_argument("--selection", type=Path, help="JSON file: groups, styles, tones, limit")
+    parser.add_argument("--out", type=Path, default=Path("runs/nano/full/examples.jsonl"))
+    parser.add_argument("--selection", type=Path, help="JSON file: see Selection")
     parser.add_argument("--groups", help="comma-separated, instead of the selection's")
     parser.add_argument("--styles", help="comma-separated, instead of the selection's")
-    parser.add_argument("--variants", type=int, default=20, help="samples per picture and task")
-    parser.add_argument("--toned", type=int, help="the same with a skin tone (as --variants)")
+    parser.add_argument("--variants", type=int, help="samples per picture and task")
     parser.add_argument(
         "--t2i-shift",
         type=float,
@@ -295,12 +298,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         records = read_lines(asked.data / "pictures.jsonl")
-        rows = read_selection(asked).rows(records)
+        selection = read_selection(asked)
+        rows = selection.rows(records)
         if not rows:
             raise ValueError("the selection holds no picture")
         shares = Shares(t2i_shift=asked.t2i_shift)
-        toned = asked.variants if asked.toned is None else asked.toned
-        examples = list(training_examples(records, rows, asked.variants, toned, asked.seed, shares))
+        toned = selection.variants if selection.toned is None else selection.toned
+        examples = list(
+            training_examples(records, rows, selection.variants, toned, asked.seed, shares)
+        )
         held = list(heldout_examples(records, rows, asked.seed))
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         write_lines(asked.out, examples)

@@ -1,11 +1,11 @@
 """Examples to ids: train the text tokenizer, encode the pictures, write the training samples.
 
-    python recipes/nano/write_ids.py --data runs/nano/data --examples runs/nano/examples.jsonl \\
-        --vision-tokenizer runs/nano/vision_tokenizer --out runs/nano/ids
+    python recipes/nano/write_ids.py --data runs/nano/data --run runs/nano/full
 
-The output folder gets tokenizer.json, config.json and the vision tokenizer (the base that the
-trained language model is added to), and t2i.safetensors, answers.safetensors and the held-out
-files. Training reads nothing else.
+reads examples.jsonl, heldout.jsonl and vision_tokenizer/ of the run. Its folder ids/ gets
+tokenizer.json, config.json and the vision tokenizer (the base that the trained language model is
+added to), and t2i.safetensors, answers.safetensors and the held-out files. Training reads nothing
+else.
 """
 
 from __future__ import annotations
@@ -141,21 +141,22 @@ def samples_of(
 
 def write_ids(asked: argparse.Namespace) -> None:
     """The whole job."""
-    examples = read_lines(asked.examples)
-    held = [one for one in read_lines(asked.heldout) if one["split"] == "shifted"]
+    examples = read_lines(asked.run / "examples.jsonl")
+    held = [one for one in read_lines(asked.run / "heldout.jsonl") if one["split"] == "shifted"]
     pictures = np.load(asked.data / "pictures.npy", mmap_mode="r")
-    model = load_vision_tokenizer(asked.vision_tokenizer)
+    vision, out = asked.run / "vision_tokenizer", asked.run / "ids"
+    model = load_vision_tokenizer(vision)
     tokenizer = make_tokenizer(examples, asked.vocabulary, model.config.codebook_size)
-    config = make_config(tokenizer, asked.vision_tokenizer)
+    config = make_config(tokenizer, vision)
     ids = Vocabulary.from_config(config.vocabulary)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(asked.out)
-    write_text(asked.out / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
-    shutil.copyfile(asked.vision_tokenizer / "model.safetensors", asked.out / "model.safetensors")
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    write_text(out / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+    shutil.copyfile(vision / "model.safetensors", out / "model.safetensors")
     codes = encode_views([*examples, *held], pictures, model)
     for task, name in (("t2i", "t2i"), ("answer", "answers")):
         for split, lines, empty in (("", examples, EMPTY_PROMPTS), ("heldout_", held, 0.0)):
-            path = asked.out / f"{split}{name}.safetensors"
+            path = out / f"{split}{name}.safetensors"
             made = samples_of(lines, task, codes, tokenizer, ids, empty, asked.seed)
             print(f"{path}: {write_samples(path, made)} samples")
 
@@ -164,11 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the training samples of nano as ids.")
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
-    parser.add_argument("--examples", type=Path, default=Path("runs/nano/examples.jsonl"))
-    parser.add_argument("--heldout", type=Path, default=Path("runs/nano/heldout.jsonl"))
-    parser.add_argument("--vision-tokenizer", type=Path, default=Path("runs/nano/vision_tokenizer"))
-    parser.add_argument("--out", type=Path, default=Path("runs/nano/ids"))
-    parser.add_argument("--vocabulary", type=int, default=2048, help="ordinary text ids")
+    parser.add_argument("--run", type=Path, default=Path("runs/nano/full"))
+    parser.add_argument("--vocabulary", type=int, default=3072, help="ordinary text ids")
     parser.add_argument("--seed", type=int, default=1)
     try:
         write_ids(parser.parse_args(arguments))

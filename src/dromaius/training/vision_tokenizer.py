@@ -95,6 +95,7 @@ class VisionTokenizerTask:
         with torch.autocast(batch.device.type, enabled=False):
             loss = picture_loss(pixels, batch)
             if self.objective.structure:
+                # About zero, unlike the measure: dark and light pixels weigh alike.
                 similar = structural_similarity(pixels, batch, peak=2.0)
                 loss = loss + self.objective.structure * (1.0 - similar.mean())
             flat = flat_loss(latents[:, :, 0], batch) if self.objective.flat else torch.zeros(())
@@ -120,7 +121,7 @@ class VisionTokenizerTask:
                 used[codes.flatten()] = True
                 again = self.model.decode(codes)
                 psnr += peak_signal_to_noise(again, pixels).tolist()
-                ssim += structural_similarity(again.clamp(-1, 1), pixels, peak=2.0).tolist()
+                ssim += structural_similarity(again.clamp(-1, 1) + 1, pixels + 1, peak=2.0).tolist()
         mean = {"psnr": sum(psnr) / len(psnr), "ssim": sum(ssim) / len(ssim)}
         return mean | {"codes": used.float().mean().item()}
 
