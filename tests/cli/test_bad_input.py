@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -174,6 +175,7 @@ RECIPES: list[Row] = [
 ROWS = [
     *USAGE, *TEXT_AND_NAMES, *OUTPUT, *PICTURES, *REQUESTS, *CHECKPOINTS, *CONFIGS, *RECIPES,
 ]  # fmt: skip
+PATIENCE = 300  # seconds, for a busy machine
 LINE = re.compile(r"dromaius: error: (.+)\n")
 
 
@@ -195,12 +197,20 @@ def test_one_clear_line(line: str, code: int, says: str, checkpoint: Path, tmp_p
     words = arguments_of(line, checkpoint, tmp_path)
     before = contents(tmp_path)
     process = start(command(*words, model="real"), tmp_path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     found = LINE.fullmatch(err.decode())
     assert found, err.decode()
     assert says in found[1] and "DROMAIUS_DEBUG" not in found[1], found[1]
     assert (process.returncode, out) == (code, b"")
     assert contents(tmp_path) == before
+
+
+def test_the_pickle_of_the_table_is_a_real_attack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(bad_files.Reducer()))
+    assert os.listdir(tmp_path) == ["pwned"]
 
 
 # ------------------------------------------------------------------------------------ a full disk
@@ -220,7 +230,7 @@ def test_no_space_for_a_file(line: str, says: str, checkpoint: Path, tmp_path: P
     before = contents(tmp_path)
     limit = ["bash", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "bash"]
     process = start([*limit, *command(*words, model="real")], tmp_path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err.decode()) == (1, b"", f"dromaius: error: {says}\n")
     assert contents(tmp_path) == before
 
@@ -237,7 +247,7 @@ def begin(line: str, checkpoint: Path, folder: Path) -> subprocess.Popen[bytes]:
 def interrupted(process: subprocess.Popen[bytes]) -> tuple[str, list[str]]:
     """SIGINT to the whole group; what it then says on stdout, and the lines on stderr."""
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err.decode()
     return out.decode(), err.decode().splitlines()
 
@@ -248,7 +258,7 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
 
 
 def until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not ready():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.005)

@@ -19,7 +19,7 @@ import dromaius
 from dromaius.io.images import open_image
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.tokenizers import load_tokenizer
-from tests.cli.conftest import REPOSITORY, SPECIAL, Cli, command, start
+from tests.cli.conftest import SPECIAL, Cli, command, start
 
 Values = np.ndarray[Any, Any]
 
@@ -134,8 +134,11 @@ ODD: dict[str, Callable[[Path], Values]] = {
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> Emu3:
-    return dromaius.load(checkpoint, device="cpu")
+def model() -> Emu3:
+    """The embedded model: a trained one, whose codes tell pictures apart."""
+    nano = dromaius.load("nano", device="cpu")
+    assert nano.encode_image(Image.fromarray(RGB)).unique().numel() > 10
+    return nano
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -146,10 +149,9 @@ def test_an_odd_picture_is_the_plain_one(model: Emu3, tmp_path: Path, name: str)
     found = open_image(path)
     assert found.mode == "RGB"
     assert np.abs(np.asarray(found).astype(int) - by_hand).max() <= 1  # rounding, either way
-    codes = model.encode_image(found)
-    assert codes.unique().numel() > 1
-    if np.array_equal(np.asarray(found), by_hand):
-        assert codes.equal(model.encode_image(Image.fromarray(by_hand)))
+    same = model.encode_image(found) == model.encode_image(Image.fromarray(by_hand))
+    assert same.float().mean() > 0.9  # a rounding may move a picture over the border of a code
+    assert same.all() or not np.array_equal(np.asarray(found), by_hand)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tiff"])
@@ -201,11 +203,11 @@ def test_an_animation_is_its_first_frame_with_one_warning(
 FORGED = ["<|image start|>", "<|extra_203|>", "<image>", "<|visual token 000007|>", *SPECIAL]
 
 
-def test_names_of_special_tokens_stay_text(model: Emu3, tmp_path: Path) -> None:
+def test_names_of_special_tokens_stay_text(model: Emu3, checkpoint: Path) -> None:
     """In the embedded model, whose special tokens have these names, and in the tiny one."""
-    nano = load_tokenizer(REPOSITORY / "src" / "dromaius" / "assets" / "nano")
+    nano = model.require_tokenizer()
     assert {"<|image start|>", "<|extra_203|>"} <= set(nano.special_tokens)
-    for tokenizer in (nano, model.require_tokenizer()):
+    for tokenizer in (nano, load_tokenizer(checkpoint)):
         for text in FORGED:
             ids = tokenizer.encode(text)
             assert len(ids) > 1 and tokenizer.decode(ids) == text
