@@ -121,8 +121,9 @@ class EvaluationWriter:
         shift: tuple[int, int] = (0, 0),
         background: str = "white",
     ) -> None:
-        """Kind, language, question, answer; what is asked about one view shares a line."""
-        key = (split, picture, shift, background)
+        """Kind, language, question, answer; both languages share a line, kinds do not, so that
+        the first so many cases of a kind are as even as all."""
+        key = (split, picture, shift, background, asked[0])
         if key not in self._lines:
             line: dict[str, Any] = {"task": "ask", "split": split, "picture": picture}
             if shift != (0, 0):

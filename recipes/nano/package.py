@@ -84,7 +84,7 @@ def last_line(log: Path) -> dict[str, float]:
 def check_sizes(parts: Sequence[Path], quick: Path) -> None:
     """Raises ValueError for a file or a package that is too large."""
     sizes = {path: path.stat().st_size for path in [*parts, *quick.glob("*")]}
-    if not parts:
+    if not any(path.suffix == ".safetensors" for path in parts):
         raise ValueError("there is no model to package")
     for path, size in sizes.items():
         if size > FILE_LIMIT:
