@@ -6,12 +6,12 @@ Legend: B batch, T tokens, C channels, V vocabulary.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.nn.attention import LayerCache
 from dromaius.nn.decoder import Decoder
+from dromaius.nn.linear import Linear, linear
 
 
 class LanguageModel(nn.Module):
@@ -21,7 +21,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
 
     def tie_weights(self) -> None:
@@ -57,7 +57,7 @@ class LanguageModel(nn.Module):
             hidden = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B,1,C]
         if span is None:
             return self.lm_head(hidden)
-        return F.linear(hidden, self.lm_head.weight[span[0] : span[1]])
+        return linear(hidden, self.lm_head.weight[span[0] : span[1]])
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -1,0 +1,86 @@
+"""The linear layer, with a product of its own for the few rows that decoding has.
+
+Legend: R rows, I inputs, O outputs.
+"""
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dromaius.nn.kernels import library
+
+MOST_ROWS = 16
+"""Above this many rows a product is no longer bound by reading the weight."""
+_NAMES = {torch.float32: "product_float32", torch.bfloat16: "product_bfloat16"}
+
+
+class Linear(nn.Linear):
+    """y = x W^T + b, [...,I] -> [...,O]; parameter names as in `torch.nn.Linear`.
+
+    Without gradients on a CPU a product of up to MOST_ROWS rows runs at the speed at which memory
+    delivers the weight (`nn/kernels/few_rows.cpp`); everything else is torch's own product.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [...,I], weight [O,I], bias [O] -> [...,O], by the product that is faster here."""
+    if applies(x, weight):
+        return few_rows(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def applies(x: Tensor, weight: Tensor) -> bool:
+    """Whether `few_rows` can compute this product, and faster than torch."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype in _NAMES
+        and weight.dtype == x.dtype
+        and weight.is_contiguous()
+        and 0 < x.numel() <= MOST_ROWS * x.shape[-1]
+        and not torch.is_autocast_enabled("cpu")
+        and _kernel(x.dtype) is not None
+    )
+
+
+def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [...,I], weight [O,I], bias [O] -> [...,O]; sums in float32, rounded once.
+
+    A row's result depends neither on the other rows nor on the number of threads.
+    """
+    kernel = _kernel(x.dtype)
+    assert kernel is not None  # see `applies`
+    outputs, inputs = weight.shape
+    x = x.contiguous()
+    y = x.new_empty(*x.shape[:-1], outputs)
+    kernel(
+        x.data_ptr(),
+        weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        x.numel() // inputs,
+        inputs,
+        outputs,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+@cache
+def _kernel(dtype: torch.dtype) -> Any:
+    """The C function for a dtype, None where there is none."""
+    found = library("few_rows")
+    if found is None:
+        return None
+    function = getattr(found, _NAMES[dtype])
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function.argtypes = [pointer] * 4 + [number] * 3 + [ctypes.c_int]
+    function.restype = None
+    return function
