@@ -29,7 +29,8 @@ from torch import Tensor
 from transformers import Emu3TextConfig
 from transformers.models.emu3.modeling_emu3 import Emu3ForCausalLM
 
-from dromaius.engine.decode import GridRequest, draw_grids
+from dromaius.engine.canvas import GridRequest
+from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.models.emu3.config import LanguageModelConfig, VocabularyConfig

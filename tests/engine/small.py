@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dromaius.engine.decode import GridRequest, draw_grids
+from dromaius.engine.canvas import GridRequest
+from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.models.emu3.language_model import LanguageModel

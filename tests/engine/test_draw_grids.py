@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dromaius.engine import decode
-from dromaius.engine.decode import GridRequest, draw_grids
+from dromaius.engine import rows
+from dromaius.engine.canvas import GridRequest
+from dromaius.engine.decode import draw_grids
 from dromaius.engine.kv_cache import SlotCache
 from dromaius.engine.sampling import Sampler, gumbel
 from tests.engine.small import (
@@ -184,7 +186,7 @@ def test_stale_slots_never_matter(
 
     requests = [request(rng, 3, 5, seed=1), request(rng, 5, 2, seed=2, guidance=1.0)]
     expected = draw(pair.ours, requests, Sampler())
-    monkeypatch.setattr(decode, "SlotCache", Dirty)
+    monkeypatch.setattr(rows, "SlotCache", Dirty)
     assert draw(pair.ours, requests, Sampler()) == expected
 
 
@@ -251,6 +253,72 @@ def test_yields_the_same_tensor_that_fills(pair: Pair, rng: random.Random) -> No
         for row, whole in zip(codes.tolist(), final, strict=True):
             drawn = min(step, len(whole))
             assert row == whole[:drawn] + [-1] * (6 - drawn)
+
+
+def test_begun_pictures_end_as_if_never_stopped(pair: Pair, rng: random.Random) -> None:
+    """From any number of codes, alone and in a batch that stands at different places."""
+    requests = [request(rng, 3, 4, 7), request(rng, 2, 3, 8, guidance=1.0, min_p=0.05)]
+    sampler = Sampler(0.9, top_k=40)
+    final = draw(pair.ours, requests, sampler)
+    for done in range(13):
+        halves = [
+            replace(one, begun=codes[: min(done, len(codes))])
+            for one, codes in zip(requests, final, strict=True)
+        ]
+        assert draw(pair.ours, halves, sampler) == final
+        assert draw(pair.ours, halves[:1], sampler) == final[:1]
+    places = [replace(requests[0], begun=final[0][:9]), replace(requests[1], begun=final[1][:1])]
+    assert draw(pair.ours, places, sampler) == final
+
+
+def test_a_begun_picture_costs_one_prefill_and_what_is_missing(
+    pair: Pair, rng: random.Random
+) -> None:
+    base = request(rng, 4, 5, 3)
+    codes = draw(pair.ours, [base], GREEDY)[0]
+    shapes = forwards(pair, [replace(base, begun=codes[:13])])
+    assert len(shapes) == 20 - 13
+    longest = max(len(base.prompt), len(base.negative))
+    assert shapes[0] == (2, longest + 13 + 13 // 5)  # line ends are fed with the rest
+    assert forwards(pair, [replace(base, begun=codes)]) == []  # nothing is missing
+
+
+def test_a_begun_code_matters(pair: Pair, rng: random.Random) -> None:
+    base = request(rng, 3, 4, 3, guidance=1.0)
+    codes = draw(pair.ours, [base], GREEDY)[0]
+    other = [(codes[0] + 1) % len(VISUAL), *codes[1:6]]
+    changed = draw(pair.ours, [replace(base, begun=other)], GREEDY)[0]
+    assert changed[:6] == other and changed[6:] != codes[6:]
+
+
+def test_equal_prompts_are_read_once(pair: Pair, rng: random.Random) -> None:
+    base = request(rng, 3, 4, 0)
+    requests = [replace(base, seed=seed) for seed in range(3)]
+    shapes = forwards(pair, requests)
+    assert shapes[0][0] == 2 and {rows for rows, _ in shapes[1:]} == {6}
+    other = request(rng, 2, 2, 5)
+    mixed = [requests[0], other, requests[1], requests[2]]
+    together = draw(pair.ours, mixed, Sampler())
+    assert together == [draw(pair.ours, [one], Sampler())[0] for one in mixed]
+    assert forwards(pair, mixed)[0][0] == 4
+
+
+def test_guidance_for_a_part_of_the_picture(pair: Pair, rng: random.Random) -> None:
+    """Codes outside of the part are those of the conditional branch, step for step."""
+    base = request(rng, 4, 5, 0, guidance=4.0)
+    part = replace(base, guided=(0.25, 0.6))
+    codes = draw(pair.ours, [part], GREEDY)[0]
+    for index in range(20):
+        scale = 4.0 if 5 <= index < 12 else 1.0
+        one = replace(base, guidance=scale, begun=codes[:index])
+        assert draw(pair.ours, [one], GREEDY)[0][index] == codes[index]
+    assert draw(pair.ours, [replace(base, guided=(0.0, 1.0))], GREEDY) == draw(
+        pair.ours, [base], GREEDY
+    )
+    # behind the part the unwanted rows are given up
+    assert [rows for rows, _ in forwards(pair, [part])] == [2] * 12 + [1] * 8
+    mixed = [part, request(rng, 3, 3, 1, guidance=2.0)]
+    assert draw(pair.ours, mixed, GREEDY) == [draw(pair.ours, [one], GREEDY)[0] for one in mixed]
 
 
 # -------------------------------------------------------------------------------------- bfloat16

@@ -110,7 +110,7 @@ def test_one_prefill_serves_many_rows(pair: Pair, rng_seed: int) -> None:
     cache = make_cache(pair.ours, 3)
     feed(pair.ours, cache, ids[:, :6], [0, 0, 0])
     source = [rng.randrange(3) for _ in range(3)]
-    cache.repeat(torch.tensor(source))
+    cache.repeat(torch.tensor(source), cache.slots)
     new = sequences(rng_seed + 1)[:, :2]
     ours = feed(pair.ours, cache, new, [6, 6, 6])
     for row, origin in enumerate(source):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dromaius.engine.decode import GridRequest
+from dromaius.engine.canvas import GridRequest
 from dromaius.engine.sampling import Sampler
 from dromaius.errors import InputError
 from dromaius.models.emu3.config import GenerationSettings

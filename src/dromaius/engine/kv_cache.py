@@ -55,11 +55,19 @@ class SlotCache:
         slots = torch.arange(visible, device=positions.device)
         return (slots <= positions[..., None])[:, None]
 
-    def repeat(self, source: Tensor) -> None:
-        """Let row b hold what row source[b] held: one prefill can serve many rows."""
+    def first(self, rows: int) -> "SlotCache":
+        """The first rows alone, in the same memory."""
+        part = object.__new__(SlotCache)
+        part.keys = [tensor[:rows] for tensor in self.keys]
+        part.values = [tensor[:rows] for tensor in self.values]
+        part.rows, part.slots = self.rows[:rows], self.slots
+        return part
+
+    def repeat(self, source: Tensor, visible: int) -> None:
+        """Let row b hold what row source[b] held in slots 0..visible: one prefill serves many."""
         for tensors in (self.keys, self.values):
             for tensor in tensors:
-                tensor.copy_(tensor[source])
+                tensor[:, :, :visible] = tensor[source, :, :visible]
 
 
 class SlotView:

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dromaius.engine.decode import GridRequest, draw_grids
+from dromaius.engine.canvas import GridRequest
+from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import InputError, warn_once
