@@ -56,17 +56,17 @@ QUICK = Counts(draws=80, names=80, asked=25, reported=8)
 # --- which pictures ------------------------------------------------------------------------------
 
 
-def quick_rows(source: Source, counts: Counts) -> list[int]:
+def quick_rows(source: Source, rows: Sequence[int], counts: Counts) -> list[int]:
     """A few names in every style, and a few people of every style in all single tones."""
     records, rng = source.records, Random(SEED)
     drawn: dict[str, set[str]] = defaultdict(set)
     held = set()
-    for r in records:
+    for r in (records[row] for row in rows):
         if r["is_base"] and r["dup_of"] is None:
             drawn[r["en"]].add(r["style"])
             if r["held_emoji"]:
                 held.add(r["en"])
-    styles = len({r["style"] for r in records})
+    styles = len({records[row]["style"] for row in rows})
     everywhere = [name for name, found in drawn.items() if len(found) >= styles - 1]
     rng.shuffle(everywhere)
     asked = [name for _, _, name, _, _ in WORDINGS]
@@ -76,31 +76,39 @@ def quick_rows(source: Source, counts: Counts) -> list[int]:
         if len(names) < counts.quick_names:
             names[name] = None
     people: set[tuple[str, str]] = set()
-    for style in sorted({r["style"] for r in records}):
+    for style in sorted({records[row]["style"] for row in rows}):
         bases = sorted({
-            r["base_cp"] for row, r in enumerate(records)
+            r["base_cp"] for row, r in ((row, records[row]) for row in rows)
             if r["style"] == style and r["tone"] in TONES and source.exact(row)
             and split_of(r) == "held_combo"
         })  # fmt: skip
         people |= {
             (style, base) for base in rng.sample(bases, min(len(bases), counts.quick_people))
         }
-    people |= {(r["style"], r["base_cp"]) for r in records if r["tone"] and r["en"] in asked}
+    for r in (records[row] for row in rows):
+        if r["tone"] and r["en"] in asked:
+            people.add((r["style"], r["base_cp"]))
     return [
         row
-        for row, r in enumerate(records)
+        for row, r in ((row, records[row]) for row in rows)
         if r["en"] in names
         or ((r["style"], r["base_cp"]) in people and (not r["tone"] or r["tone"] in TONES))
     ]
 
 
-def galleries(writer: EvaluationWriter, source: Source, rows: Sequence[int]) -> list[str]:
-    """Per style its base emoji and its people in all tones, and all trained pictures."""
+def galleries(
+    writer: EvaluationWriter, source: Source, rows: Sequence[int], shown: Sequence[int]
+) -> list[str]:
+    """Per style its base emoji and its people in all tones, trained or not, and all that `rows`
+    train with."""
     records = source.records
     single = [row for row in rows if records[row]["dup_of"] is None]
     styles = list(dict.fromkeys(records[row]["style"] for row in rows))
     for style in styles:
-        own = [row for row in single if records[row]["style"] == style]
+        own = [
+            row for row in shown
+            if records[row]["style"] == style and records[row]["dup_of"] is None
+        ]  # fmt: skip
         writer.gallery(style, source, (row for row in own if records[row]["is_base"]))
         people = (row for row in own if records[row]["group"] == "people-body")
         writer.gallery(f"{style} people", source, people)
@@ -139,10 +147,10 @@ def drawings(writer: EvaluationWriter, source: Source, rows: dict[str, list[int]
                 })  # fmt: skip
 
 
-def typed(writer: EvaluationWriter, source: Source) -> None:
+def typed(writer: EvaluationWriter, source: Source, rows: Sequence[int]) -> None:
     """What people type, as far as it was trained; without a style, in any style."""
     known: dict[str, set[str]] = defaultdict(set)
-    for row, r in enumerate(source.records):
+    for row, r in ((row, source.records[row]) for row in rows):
         if split_of(r) == "train" and source.exact(row):
             known[r["en"]].add(r["style"])
     for language, prompt, name, style, background in WORDINGS:
@@ -265,11 +273,15 @@ def unseen_style(
 
 
 def make(
-    source: Source, rows: Sequence[int], counts: Counts, control: Source | None
+    source: Source,
+    rows: Sequence[int],
+    shown: Sequence[int],
+    counts: Counts,
+    control: Source | None,
 ) -> tuple[EvaluationWriter, list[str]]:
-    """The whole set, and the styles in it."""
+    """The whole set, and the styles in it: cases from `rows`, the model's; galleries of `shown`."""
     writer = EvaluationWriter()
-    styles = galleries(writer, source, rows)
+    styles = galleries(writer, source, rows, shown)
     records, splits = source.records, defaultdict(list)
     for row in rows:
         tone = records[row]["tone"]
@@ -279,9 +291,9 @@ def make(
         Random(SEED).shuffle(found)
     names = {records[row]["cp"]: records[row] for row in rows
              if split_of(records[row]) == "train" and records[row]["is_base"]}  # fmt: skip
-    reconstructions(writer, source, rows)
+    reconstructions(writer, source, shown)
     drawings(writer, source, splits, counts.draws)
-    typed(writer, source)
+    typed(writer, source, rows)
     naming(writer, source, splits, counts)
     asking(writer, source, splits, list(names.values()), counts)
     if control is not None:
@@ -309,10 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = json.loads(asked.selection.read_text(encoding="utf-8"))
         rows = Selection.from_json(data).rows(source.records)
         if asked.quick:
-            chosen = set(quick_rows(source, QUICK))
-            writer, styles = make(source, [r for r in rows if r in chosen], QUICK, None)
+            chosen = quick_rows(source, rows, QUICK)
+            writer, styles = make(source, chosen, chosen, QUICK, None)
         else:
-            writer, styles = make(source, rows, Counts(), Source(asked.twemoji))
+            everything = range(len(source.records))
+            writer, styles = make(source, rows, everything, Counts(), Source(asked.twemoji))
         writer.write(out, f"nano {'quick' if asked.quick else 'full'}", styles, asked.quick)
         size = sum(path.stat().st_size for path in out.iterdir())
         if asked.quick and size > QUICK_BYTES:

@@ -45,11 +45,13 @@ class Selection:
     """Which pictures are used; None means all."""
 
     groups: tuple[str, ...] | None = None
+    subgroups: tuple[str, ...] | None = None
     styles: tuple[str, ...] | None = None
     tones: bool = True  # False: only emoji without a skin tone
     limit: int | None = None  # only the first so many emoji
     variants: int = 20  # samples per picture and task
     toned: int | None = None  # the same for pictures with a skin tone; None: as many
+    parts: tuple[Selection, ...] = ()  # what any of these selects, of what the fields above do
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Selection:
@@ -59,6 +61,8 @@ class Selection:
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
+        if "parts" in given:
+            given["parts"] = tuple(cls.from_json(one) for one in given["parts"])
         return cls(**given)
 
     def rows(self, records: Sequence[Record]) -> list[int]:
@@ -66,6 +70,8 @@ class Selection:
         chosen, seen = [], dict[str, None]()
         for index, one in enumerate(records):
             if self.groups is not None and one["group"] not in self.groups:
+                continue
+            if self.subgroups is not None and one["subgroup"] not in self.subgroups:
                 continue
             if self.styles is not None and one["style"] not in self.styles:
                 continue
@@ -75,6 +81,9 @@ class Selection:
                 continue
             seen[one["cp"]] = None
             chosen.append(index)
+        if self.parts:
+            wanted = {index for part in self.parts for index in part.rows(records)}
+            chosen = [index for index in chosen if index in wanted]
         return chosen
 
 

@@ -104,11 +104,12 @@ def missed(figures: str) -> str:
 
 def scope(selection: dict[str, Any]) -> str:
     """One sentence: what the language model was shown."""
-    styles = selection.get("styles")
-    groups = selection.get("groups")
-    what = f"emoji of the groups {', '.join(groups)}" if groups else "emoji"
-    where = f" in the styles {', '.join(styles)}" if styles else ""
-    return f"It knows {what}{where}, nothing else."
+    what = []
+    for part in selection.get("parts") or [selection]:
+        kinds = [*part.get("groups", ()), *part.get("subgroups", ())]
+        where = part.get("styles") or selection.get("styles")
+        what.append((", ".join(kinds) or "all") + (f" in {', '.join(where)}" if where else ""))
+    return f"It knows these groups of emoji, and nothing else: {'; '.join(what)}."
 
 
 def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:

@@ -593,6 +593,9 @@ def test_selection() -> None:
     assert choose({"styles": ["noto-v1"]}).rows(RECORDS) == [6]
     assert choose({"tones": False}).rows(RECORDS) == [0, 1, 2, 4, 5, 6]
     assert choose({"limit": 3}).rows(RECORDS) == [0, 1, 2, 6]  # three emoji, in every style
+    parts = [{"groups": ["food-drink"]}, {"styles": ["noto-v1"]}, {"subgroups": ["none"]}]
+    assert choose({"parts": parts}).rows(RECORDS) == [0, 4, 5, 6]
+    assert choose({"parts": parts, "styles": ["noto-v1"]}).rows(RECORDS) == [6]
     with pytest.raises(ValueError, match="unknown key 'group'"):
         choose({"group": []})
 

@@ -35,7 +35,8 @@ class SampleSettings(Section):
     weight: float = 1.0
     """Of this file's mean loss in the sum."""
     first: int = 0
-    """How many of a sample's first labels count more."""
+    """How many of a sample's first labels that differ from its very first one count more, and
+    those before them: the code of an empty corner, often repeated, tells nothing."""
     first_weight: float = 1.0
     """By how much: the first codes choose the picture, the rest follows from them."""
     blind: float = 0.0
@@ -185,13 +186,15 @@ def batch_loss(
 ) -> Tensor:
     """Mean loss of a batch; the head is computed at the labelled positions only.
 
-    The `first` labels of each sample count `first_weight` times as much as the others.
+    Up to the `first`-th label that differs from the first one, labels count `first_weight` times
+    as much as the others.
     """
     logits, labels = labelled_logits(model, batch)
     weights = None
     if first:
         asked = batch.labels != IGNORED
-        early = asked.cumsum(dim=1) <= first
+        begin = batch.labels.gather(1, asked.int().argmax(dim=1, keepdim=True))  # [B,1]
+        early = (asked & (batch.labels != begin)).cumsum(dim=1) <= first
         weights = torch.where(early, first_weight, 1.0)[asked]  # [N]
     return next_token_loss(logits, labels, weights)
 
