@@ -313,6 +313,7 @@ def test_records_say_what_was_used(model: Emu3, spy: Spy) -> None:
         "top_k": 40,
         "top_p": None,
         "min_p": None,
+        "guided": (0.0, 1.0),
     }
     assert (second["prompt"], second["negative_prompt"], second["seed"]) == ("b", "", 4)
 

@@ -6,7 +6,7 @@ Legend: h/w grid of codes, t latent frames.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.prompt import smart_resize, with_period
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
-from dromaius.pipelines import image, presets, text, video
-from dromaius.pipelines.image import Drawing
+from dromaius.pipelines import facts, image, presets, text, video
+from dromaius.pipelines.drawing import Drawing
 from dromaius.pipelines.presets import Language
 from dromaius.pipelines.text import Picture
 from dromaius.tokenizers.text import TextTokenizer
@@ -109,6 +109,8 @@ class Emu3:
         temperature: float = 1.0,
         seed: int | Sequence[int] | None = None,
         n: int = 1,
+        guided: tuple[float, float] = (0.0, 1.0),
+        state: str | Path | None = None,
     ) -> Image.Image | list[Image.Image]:
         """Draw one picture, or many in one batch.
 
@@ -130,6 +132,9 @@ class Emu3:
             temperature: 0 always takes the likeliest id.
             seed: picture i of the result gets seed + i (a list: each prompt its own start).
             n: pictures per prompt.
+            guided: the part of each picture, as shares of its codes, that is drawn with guidance.
+            state: a file that keeps what is drawn so far, row by row, and from which the same call
+                goes on; without a seed, with the file's own. It stays when all is drawn.
 
         Returns:
             One picture for a str prompt with n = 1, otherwise a list, prompt by prompt.
@@ -151,6 +156,8 @@ class Emu3:
             temperature,
             seed,
             n,
+            guided,
+            state,
         )
         pictures = drawing.pictures()
         return pictures[0] if isinstance(prompt, str) and n == 1 else pictures
@@ -276,29 +283,4 @@ class Emu3:
 
     def describe(self) -> dict[str, Any]:
         """What `dromaius info` prints."""
-        halves = {"language_model": self.language_model, "vision_tokenizer": self.vision_tokenizer}
-        return {
-            "name": self.name,
-            "family": "emu3",
-            "layout": self.layout,
-            "hash": self.hash,
-            "parameters": {
-                name: sum(p.numel() for p in half.parameters())
-                for name, half in halves.items()
-                if half is not None
-            },
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            "vocabulary_size": self.config.language_model.vocab_size
-            if self.config.language_model
-            else None,
-            "codebook_size": self.vocabulary.codebook_size,
-            "context": self.config.language_model.max_position_embeddings
-            if self.config.language_model
-            else None,
-            "image": asdict(self.config.image),
-            "generation": asdict(self.config.generation),
-            "bytes": sum(
-                f.stat().st_size for d in self.folders for f in d.iterdir() if f.is_file()
-            ),
-        }
+        return facts.describe(self)

@@ -9,12 +9,8 @@ import math
 import operator
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
-from PIL import Image
-from torch import Tensor
 
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids
@@ -23,56 +19,11 @@ from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import InputError, warn_once
 from dromaius.models.emu3.config import GenerationSettings
 from dromaius.models.emu3.prompt import check_grid, generation_grid, generation_prompt
+from dromaius.pipelines.drawing import Drawing, Record
+from dromaius.pipelines.state import StateFile
 
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
-
-UNDRAWN_GREY = (127, 127, 127)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One picture as it will be drawn: every default filled in."""
-
-    prompt: str
-    negative_prompt: str
-    height: int
-    width: int
-    guidance: float
-    seed: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-
-
-class Drawing:
-    """Pictures on their way: codes so far, and the record of each picture."""
-
-    def __init__(self, model: Emu3, records: Sequence[Record], grids: Sequence[TokenGrid]) -> None:
-        self._model, self._grids = model, grids
-        self.records = [asdict(record) for record in records]
-        self.step = 0
-        self.steps = max(grid.drawn for grid in grids)
-        self._flat = torch.full((len(grids), self.steps), -1)
-
-    @property
-    def codes(self) -> list[Tensor]:
-        """One int64 grid [h,w] a picture, -1 where nothing is drawn yet."""
-        pairs = zip(self._flat.cpu(), self._grids, strict=True)
-        return [row[: grid.drawn].view(grid.height, grid.width) for row, grid in pairs]
-
-    def pictures(self) -> list[Image.Image]:
-        """Decode what is there; the part that is not drawn yet is grey."""
-        return [self._picture(codes) for codes in self.codes]
-
-    def _picture(self, codes: Tensor) -> Image.Image:
-        picture = self._model.decode_image(codes.clamp(min=0))
-        if (undrawn := codes < 0).any():
-            factor = self._model.spatial_factor
-            mask = undrawn.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-            picture.paste(UNDRAWN_GREY, mask=Image.fromarray(mask.numpy().astype("uint8") * 255))
-        return picture
 
 
 def stream_images(
@@ -90,6 +41,8 @@ def stream_images(
     temperature: float = 1.0,
     seed: int | Sequence[int] | None = None,
     n: int = 1,
+    guided: tuple[float, float] = (0.0, 1.0),
+    state: str | Path | StateFile | None = None,
 ) -> Iterator[Drawing]:
     """Draw pictures, yielding the same `Drawing` after each step; see `Emu3.generate_image`."""
     model.require_language_model()
@@ -108,7 +61,8 @@ def stream_images(
     heights, widths = _each(height, count, "height"), _each(width, count, "width")
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
     negatives = _each(negative_prompt, count, "negative_prompt")
-    seeds = _seeds(seed, count, n)
+    part, file = _guided(guided), None if state is None else StateFile.at(state)
+    seeds = (seed is None and file and _seeds_of(file, count * n)) or _seeds(seed, count, n)
 
     grids = [_grid(model, heights[p], widths[p], ratios[p], area) for p in range(count)]
     records = [
@@ -123,11 +77,12 @@ def stream_images(
             sampler.top_k,
             sampler.top_p,
             floor,
+            part,
         )
         for p in range(count)
         for copy in range(n)
     ]
-    return _run(model, records, [grid for grid in grids for _ in range(n)], sampler)
+    return _run(model, records, [grid for grid in grids for _ in range(n)], sampler, file)
 
 
 def _sampler(
@@ -143,24 +98,49 @@ def _sampler(
 
 
 def _run(
-    model: Emu3, records: Sequence[Record], grids: Sequence[TokenGrid], sampler: Sampler
+    model: Emu3,
+    records: Sequence[Record],
+    grids: Sequence[TokenGrid],
+    sampler: Sampler,
+    file: StateFile | None,
 ) -> Iterator[Drawing]:
-    requests = [_request(model, *pair) for pair in zip(records, grids, strict=True)]
+    """The state is written at once, behind each row, and however the drawing ends."""
     drawing = Drawing(model, records, grids)
-    for codes in draw_grids(model.require_language_model(), requests, sampler):
-        drawing._flat = codes
-        drawing.step += 1
-        yield drawing
+    begun: list[list[int]] = drawing.begin(file) if file else [[]] * len(grids)
+    requests = [_request(model, *given) for given in zip(records, grids, begun, strict=True)]
+    saved = -1
+    try:
+        if file:
+            drawing.save(file)
+            saved = drawing.step
+        for codes in draw_grids(model.require_language_model(), requests, sampler):
+            drawing.advance(codes, min(drawing.step + 1, drawing.steps))
+            if file and drawing.closes_row:
+                drawing.save(file)
+                saved = drawing.step
+            yield drawing
+    finally:
+        if file and drawing.step != saved:
+            drawing.save(file)
 
 
-def _request(model: Emu3, record: Record, grid: TokenGrid) -> GridRequest:
+def _request(model: Emu3, record: Record, grid: TokenGrid, begun: Sequence[int]) -> GridRequest:
     def ids(text: str) -> list[int]:
         tokenizer = model.require_tokenizer()
         return generation_prompt(tokenizer, model.vocabulary, text, grid.height, grid.width)
 
     prompt, negative = ids(record.prompt), ids(record.negative_prompt)
     model.check_context(max(len(prompt), len(negative)), grid.length)
-    return GridRequest(prompt, grid, record.seed, negative, record.guidance, record.min_p)
+    return GridRequest(
+        prompt,
+        grid,
+        record.seed,
+        negative,
+        record.guidance,
+        record.min_p,
+        record.guided,
+        begun,
+    )
 
 
 def _grid(
@@ -216,6 +196,23 @@ def _seeds(seed: int | Sequence[int] | None, count: int, n: int) -> list[int]:
     if not -(2**63) <= min(seeds) <= max(seeds) < 2**63:
         raise InputError(f"a seed must fit into 64 bits, got {seed}")
     return seeds
+
+
+def _seeds_of(file: StateFile, count: int) -> list[int] | None:
+    """The seeds of a state file's pictures, if there are `count`."""
+    found = file.read()
+    seeds = [record.get("seed") for record in found.records] if found else []
+    usable = [s for s in seeds if type(s) is int and -(2**63) <= s < 2**63]
+    # If the file is of another drawing, that is said when it is taken over.
+    return usable if len(usable) == count else None
+
+
+def _guided(part: object) -> tuple[float, float]:
+    if isinstance(part, (list, tuple)) and len(part) == 2:
+        first, last = (real(share, "guided", math.nan) for share in part)
+        if 0 <= first < last <= 1:
+            return first, last
+    raise InputError(f"guided must be two shares of a picture such as (0, 0.5), got {part!r}")
 
 
 def whole(value: object, name: str) -> int:
