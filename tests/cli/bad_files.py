@@ -163,6 +163,13 @@ def index_of(weight_map: Any) -> Maker:
     return altered(change)
 
 
+def far_word(path: Path) -> None:
+    """A special name whose id lies behind everything that the model knows."""
+    words = json.loads((path / "tokenizer.json").read_text())
+    words["added_tokens"].append(words["added_tokens"][-1] | {"id": 1000, "content": "<far>"})
+    (path / "tokenizer.json").write_text(json.dumps(words))
+
+
 class Reducer:
     """Unpickled, it makes a folder named `pwned` in the current one."""
 
@@ -279,6 +286,7 @@ FILES: dict[str, Maker] = {
     "many": altered(many_layers),
     "mute": altered(lambda path: (path / "tokenizer.json").unlink()),
     "garbled": with_file("tokenizer.json", "{"),
+    "wordy": altered(far_word),
     # configurations
     "remote": remote_code(model_type="emu9", auto_map={"AutoModel": "m.M"}),
     "trusting": remote_code(model_type="emu9", trust_remote_code=True),
@@ -299,6 +307,8 @@ FILES: dict[str, Maker] = {
     "task.toml": recipe('"vision_tokenizer"', '"speech"'),
     "kind.toml": recipe("steps = 2", 'steps = "many"'),
     "long.toml": recipe("steps = 2", "steps = 1000000\nlog_every = 1"),
+    "export.toml": holding('task = "language_model"\nexport = 3\n'),
+    "device.toml": recipe("steps = 2", 'steps = 2\ndevice = "toaster"'),
     "absent.toml": recipe('folder = "pictures"', 'folder = "nowhere"'),
 }
 

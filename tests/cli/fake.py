@@ -3,8 +3,8 @@
 Its pictures follow from prompt, seed and size alone. Environment variables make it slow
 (FAKE_DELAY seconds a step), failing (FAKE_FAILS names an exception), blind (FAKE_BLIND) or
 forgetful (a chat of FAKE_CONTEXT messages is too long), or have it make a file once it is at work
-(FAKE_MARKER). In a chat it never ends an answer to "slowly", nor begins one to "silently".
-It imports no torch.
+(FAKE_MARKER). In a chat it never ends an answer to "slowly", nor begins one to "silently", and has
+no memory for "too much". It imports no torch.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ class Codes:
 class Drawing:
     def __init__(self, step: int, records: list[dict[str, Any]]) -> None:
         self.step, self.steps, self.records = step, STEPS, records
+        self.closes_row = step % 3 == 0
         self.codes = [Codes(r["height"] // 8, r["width"] // 8) for r in records]
 
     def pictures(self) -> list[Image.Image]:
@@ -88,6 +89,7 @@ class FakeModel:
             "top_p": given["top_p"],
             "min_p": given["min_p"],
             "temperature": given["temperature"],
+            "guided": given.get("guided", (0.0, 1.0)),
         }
 
     def require_vision_tokenizer(self) -> None:
@@ -121,6 +123,8 @@ class FakeModel:
         *images, last = messages[-1]["content"]
         sizes = "".join(" {}x{}".format(*part["image"].shape) for part in images)
         time.sleep(600 * ("silently" in last["text"]))
+        if "too much" in last["text"]:
+            raise MemoryError
         yield f"{len(messages)}:"
         time.sleep(600 * ("slowly" in last["text"]))
         yield from [f" {last['text']}{sizes}", "\x1b[2J\n", "ok \n"][:max_new_tokens]

@@ -146,6 +146,7 @@ CHECKPOINTS: list[Row] = [
     ("convert blind out --to hf", 1, "there is no vision tokenizer to write"),
     ("image x -m mute", 1, "mute holds no text tokenizer"),
     ("image x -m garbled", 1, "garbled/tokenizer.json"),
+    ("image x -m wordy", 1, "wordy: the tokenizer has 1001 ids, the language model only"),
 ]
 
 CONFIGS: list[Row] = [
@@ -170,6 +171,8 @@ RECIPES: list[Row] = [
     ("train task.toml", 1, "task must be one of vision_tokenizer, language_model, got 'speech'"),
     ("train kind.toml", 1, "loop: steps must be a whole number, got 'many'"),
     ("train absent.toml", 1, "cannot read nowhere/pictures.npy: No such file or directory"),
+    ("train export.toml", 1, "export must be a table of settings, got int"),
+    ("train device.toml", 1, "loop: device must be one of auto, cpu, cuda, got 'toaster'"),
 ]
 
 ROWS = [
@@ -244,11 +247,13 @@ def begin(line: str, checkpoint: Path, folder: Path) -> subprocess.Popen[bytes]:
     return start(command(*words, model="real"), folder, start_new_session=True)
 
 
-def interrupted(process: subprocess.Popen[bytes]) -> tuple[str, list[str]]:
-    """SIGINT to the whole group; what it then says on stdout, and the lines on stderr."""
-    os.killpg(process.pid, signal.SIGINT)
+def interrupted(
+    process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT
+) -> tuple[str, list[str]]:
+    """A signal to the whole group; what it then says on stdout, and the lines on stderr."""
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, err.decode()
+    assert process.returncode == 128 + number, err.decode()
     return out.decode(), err.decode().splitlines()
 
 
@@ -286,21 +291,22 @@ def test_ctrl_c_in_a_large_batch(checkpoint: Path, tmp_path: Path) -> None:
             assert kept.getpixel((0, 0)) != (127, 127, 127)
 
 
-def test_ctrl_c_while_converting(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_converting(number: signal.Signals, checkpoint: Path, tmp_path: Path) -> None:
     process = begin("convert many out --shard-size 1KB", checkpoint, tmp_path)
     until(lambda: any(tmp_path.glob(".out.*/.model.*")), process)
-    assert interrupted(process) == ("", [])
+    assert interrupted(process, number) == ("", [])
     assert os.listdir(tmp_path) == ["many"]
 
 
 def test_ctrl_c_while_training_and_again(checkpoint: Path, tmp_path: Path) -> None:
-    """Each sitting ends with a checkpoint, from which the next goes on."""
+    """Each sitting ends with a checkpoint, from which the next goes on; SIGTERM does the same."""
     bad_files.make("pictures", checkpoint, tmp_path)
     steps: list[int] = []
-    for _ in range(2):
+    for number in (signal.SIGINT, signal.SIGTERM):
         process = begin("train long.toml", checkpoint, tmp_path)
         assert process.stderr is not None and b"step" in process.stderr.readline()
-        out, lines = interrupted(process)
+        out, lines = interrupted(process, number)
         assert out == "" and "the same command goes on from there" in lines[-1]
         steps.append(int(re.findall(r"stopped after step (\d+) of", lines[-1])[0]))
         left = {path.name for path in (tmp_path / "out").iterdir()}

@@ -211,6 +211,22 @@ def test_a_bad_line_is_one_error_and_the_conversation_goes_on(
     assert len(calls) == 1 and sorted(os.listdir()) == before
 
 
+def test_an_unexpected_error_ends_a_turn_and_not_the_conversation(talk: Chat, calls: Calls) -> None:
+    done = talk(says="One\nThat is too much\nTwo")
+    assert done.code == 1
+    assert done.error == (
+        "dromaius: error: out of memory: try fewer or smaller pictures, "
+        "or another --dtype or --device"
+    )
+    assert [line[:6] for line in done.out.splitlines()] == ["1: One", "3: Two"]
+
+
+def test_debug_shows_where_a_turn_failed(talk: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DROMAIUS_DEBUG", "1")
+    with pytest.raises(MemoryError):
+        talk(says="That is too much\nTwo")
+
+
 def test_a_conversation_over_the_context_says_what_to_do(
     talk: Chat, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,10 +463,21 @@ def test_a_conversation_in_a_terminal(
 def test_ctrl_c_at_the_prompt_ends_with_130(terminal: Callable[..., Terminal]) -> None:
     screen = terminal("-q")
     screen.until("> ")
+    time.sleep(0.5)  # a signal between prompt and waiting is seen with the next key only
     screen.type("\x03")
     assert screen.ends_with() == 130
     shown = screen.shown + os.read(screen.ours, 4096).decode()
     assert "Traceback" not in shown and shown.replace("^C", "").strip() == ""
+
+
+def test_sigterm_ends_a_conversation(terminal: Callable[..., Terminal]) -> None:
+    """Unlike Ctrl-C, also in the middle of an answer."""
+    screen = terminal("-q")
+    screen.until("> ")
+    screen.type("slowly\n")
+    screen.until("1:")
+    screen.process.send_signal(signal.SIGTERM)
+    assert screen.ends_with() == 143
 
 
 def test_commands_answer_on_the_screen(terminal: Callable[..., Terminal], photo: Path) -> None:

@@ -52,6 +52,16 @@ def test_ctrl_c_keeps_what_is_drawn(tmp_path: Path) -> None:
         assert json.loads(kept.text["dromaius"])["seed"] == 7
 
 
+def test_sigterm_keeps_what_is_drawn_too(tmp_path: Path) -> None:
+    process = start(command("image", "an apple", "-o", "out.png"), tmp_path, env=SLOW)
+    until_drawing(process, tmp_path / "at-work")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, b"")
+    assert b"kept out.partial.png" in err
+    assert sorted(os.listdir(tmp_path)) == ["at-work", "out.partial.png"]
+
+
 def test_ctrl_c_keeps_the_pictures_that_are_done(tmp_path: Path) -> None:
     arguments = ["image", "x", "-n", "9", "--batch-size", "1", "-o", "out.png"]
     process = start(command(*arguments), tmp_path, env={"FAKE_DELAY": "0.05"})

@@ -54,6 +54,49 @@ def test_selection_by_fields(folder: Path) -> None:
         load(folder / "absent")
 
 
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((2, 4, 4, 4), np.float32), r"uint8 \[N,S,S,4\], not float32 \[2, 4, 4, 4\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"not uint8 \[2, 4, 4, 3\]"),
+        (np.zeros((2, 4, 5, 4), np.uint8), r"not uint8 \[2, 4, 5, 4\]"),
+        (np.zeros(2, np.uint8), r"not uint8 \[2\]"),
+        (np.array([{}, {}]), "no array that can be read"),
+    ],
+)
+def test_an_array_of_something_else(folder: Path, array: np.ndarray, says: str) -> None:
+    np.save(folder / "pictures.npy", array)
+    with pytest.raises(InputError, match=rf"pictures\.npy .*{says}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 no zip", b"\x93NUMPY\1\0", "cut"], ids=str)
+def test_a_damaged_array(folder: Path, content: bytes | str) -> None:
+    path = folder / "pictures.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20] if isinstance(content, str) else content)
+    with pytest.raises(InputError, match=r"pictures\.npy is no array that can be read"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{}\n", "has 1 lines for 2 pictures"),
+        (b"{}\n{}\n{}", "has 3 lines for 2 pictures"),
+        (b"{}\n{", "line 2: not valid JSON"),
+        (b"{}\n\n", "line 2: not valid JSON"),
+        (b"[]\n{}\n", "line 1: not a JSON object"),
+        (b"{}\n\xff\n", "is not UTF-8"),
+        (b"[" * 100_000 + b"\n{}", "line 1: not valid JSON"),
+    ],
+)
+def test_bad_lines_are_named(folder: Path, content: bytes, says: str) -> None:
+    (folder / "pictures.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=rf"pictures\.jsonl.* {says}"):
+        load(folder)
+
+
 def test_some_come_twice_in_an_epoch(folder: Path) -> None:
     pictures = load(folder, twice={"kind": ["dot"]})
     assert [one["kind"] for one in pictures.records] == ["grey", "dot", "dot"]

@@ -169,6 +169,19 @@ def test_more_codes_than_visual_ids(folders: Folders, tmp_path: Path) -> None:
         dromaius.load(small, vision_tokenizer=folders.vision)
 
 
+def test_more_words_than_the_model_knows(own_layout: Path, tmp_path: Path) -> None:
+    """The tokenizer would give ids for which the model has no embedding."""
+    small = shutil.copytree(own_layout, tmp_path / "copy")
+    words = json.loads((small / "tokenizer.json").read_text())
+    token = {"id": VOCABULARY + 6, "content": "<far>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    words["added_tokens"].append(token | flags)
+    write_json(small / "tokenizer.json", words)
+    says = f"the tokenizer has {VOCABULARY + 7} ids, the language model only {VOCABULARY}"
+    with pytest.raises(CheckpointError, match=says):
+        dromaius.load(small)
+
+
 def test_a_tensor_of_the_wrong_shape(folders: Folders, tmp_path: Path) -> None:
     wrong = copy_of(folders.language, tmp_path / "copy", intermediate_size=32)
     with pytest.raises(CheckpointError, match="mlp") as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ LANGUAGE = {
 
 def loop(out: Path, **changes: Any) -> dict[str, Any]:
     shared = {"out": str(out), "steps": 8, "seed": 3, "log_every": 1, "checkpoint_every": 3}
-    return shared | changes
+    return shared | {"device": "cpu"} | changes
 
 
 OPTIMIZER = {"muon_lr": 2e-3, "adamw_lr": 2e-3, "warmup": 2}
@@ -84,6 +86,17 @@ def ids_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_samples(folder / "t2i.safetensors", [sample(0) for _ in range(24)])
     write_samples(folder / "answers.safetensors", [sample(2) for _ in range(24)])
     return folder
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Meanwhile the kernel lets this process write no byte to any file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # Python ignores the signal
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from dromaius.errors import InputError
 from dromaius.training.loop import Report
 from dromaius.training.metrics import Recorder
+from tests.training.conftest import full_disk
 
 
 def sitting(folder: Path, began: int, steps: list[int], loss: float) -> None:
@@ -30,6 +33,36 @@ def test_lines_behind_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     board = accumulator.EventAccumulator(str(tmp_path))
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == expected
+
+
+def test_a_full_disk_is_named_once(tmp_path: Path) -> None:
+    record = Recorder(tmp_path)
+    with full_disk(), pytest.raises(InputError, match="cannot write .*log.jsonl: File too large"):
+        record(Report(1, 2, 1.0, 1.0, {"loss": 1.0}))
+    record.close()  # has nothing more to say
+    record(Report(1, 2, 1.0, 1.0, {"loss": 1.0}))
+    with full_disk(), pytest.raises(InputError, match="cannot write .*log.jsonl"):
+        record(Report(2, 2, 1.0, 1.0, {"loss": 1.0}))
+    with full_disk():
+        record.close()
+
+
+# TensorBoard's thread raises what its writer then raises too
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_fills_up_behind_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    record = Recorder(tmp_path)
+    record(Report(1, 2, 1.0, 1.0, {"loss": 1.0}))
+    monkeypatch.setattr(Recorder, "_note", lambda self, report: None)
+    with full_disk(), pytest.raises(InputError, match=r"cannot write .*events\.out\.tfevents"):
+        record(Report(2, 2, 1.0, 1.0, {"loss": 1.0}))
+    with full_disk():
+        record.close()
+    sheet = Image.new("RGB", (9, 9))
+    with full_disk(), pytest.raises(InputError, match=r"cannot write .*step-000002\.png"):
+        record(Report(2, 2, 1.0, 1.0, {"loss": 1.0}, sheet))
 
 
 def test_a_run_from_the_beginning_has_no_past(tmp_path: Path) -> None:

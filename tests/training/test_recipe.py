@@ -47,6 +47,17 @@ def test_other_mistakes_are_named(make_recipe: Make, tmp_path: Path) -> None:
         make_plan(language)
     with pytest.raises(ConfigError, match="data must be an array of tables"):
         make_plan(language | {"data": 3})
+    whole = make_recipe("language_model", tmp_path)
+    with pytest.raises(ConfigError, match="export must be a table of settings, got int"):
+        make_plan(whole | {"export": 3})
+    with pytest.raises(ConfigError, match="export: base must be a text, got 3"):
+        make_plan(whole | {"export": {"base": 3}})
+    with pytest.raises(ConfigError, match="export: .*base"):
+        make_plan(whole | {"export": {}})
+    with pytest.raises(ConfigError, match=r"no table \[export\]"):
+        make_plan({k: v for k, v in whole.items() if k != "export"})
+    with pytest.raises(ConfigError, match="model must be a table of settings, got int"):
+        make_plan(whole | {"model": 3})
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from dromaius.cli import console, inputs, options
+from dromaius.cli.explain import debugging, explain, was_terminated
 from dromaius.errors import DromaiusError, InputError
 from dromaius.pipelines import presets
 
@@ -103,23 +104,28 @@ class Talk:
             self.attempt(lambda: self.obey(line))
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """After an error that a person can mend, or Ctrl-C in a terminal, the conversation goes on.
+        """After an error, or Ctrl-C in a terminal, the conversation goes on.
 
-        Ctrl-C at the prompt is not within an action: it ends the program.
+        Ctrl-C at the prompt is not within an action: it ends the program. So does an error of the
+        system, such as a reader that has gone: the next answer would meet it again.
         """
         try:
             action()
         except DromaiusError as error:
             self.fail(error)
-        except KeyboardInterrupt:
-            if not self.interactive:
+        except Exception as error:
+            if isinstance(error, (OSError, typer.Exit)) or debugging():
+                raise
+            self.fail(error)
+        except KeyboardInterrupt as stop:
+            if not self.interactive or was_terminated(stop):
                 raise
             self.note("stopped; the conversation goes on")
 
-    def fail(self, error: DromaiusError) -> None:
+    def fail(self, error: Exception) -> None:
         """One line on stderr."""
         self.failed = True
-        console.remark(f"error: {error}")
+        console.remark(f"error: {explain(error)}")
 
     def read(self) -> str | None:
         """The next line without its end; None at the end of the input."""

@@ -72,7 +72,7 @@ def shown(pieces: Iterator[str]) -> Iterator[str]:
 @contextmanager
 def status(doing: str, quiet: bool) -> Iterator[None]:
     """Shows on a terminal what is being done for as long as it lasts; elsewhere nothing."""
-    if quiet or not _is_terminal():
+    if quiet or not is_terminal():
         yield
         return
     from rich.console import Console
@@ -110,7 +110,7 @@ class Meter:
         self.doing, self.unit = doing, unit
         self.done = 0.0
         self._start = time.perf_counter()
-        self._bar: Progress | None = _new_bar() if not quiet and _is_terminal() else None
+        self._bar: Progress | None = _new_bar() if not quiet and is_terminal() else None
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -127,11 +127,11 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: float, total: float) -> None:
-        """Sets how much is done and how much there is."""
+    def update(self, done: float, total: float, words: str | None = None) -> None:
+        """Sets how much is done and how much there is; `words` stand in place of the rate."""
         self.done = done
         if self._bar is not None:
-            rate = f"{self.rate:,.0f} {self.unit}/s"
+            rate = f"{self.rate:,.0f} {self.unit}/s" if words is None else words
             self._bar.update(self._task, completed=done, total=total, rate=rate)
 
     @property
@@ -144,7 +144,8 @@ class Meter:
         return self.done / max(self.seconds, 1e-9)
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether a person may be looking at stderr."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -158,7 +159,7 @@ def _new_bar() -> "Progress":
         BarColumn(),
         TaskProgressColumn(),
         Remaining(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # else results would vanish

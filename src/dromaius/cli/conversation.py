@@ -58,9 +58,15 @@ class Conversation:
         words = {"type": "text", "text": self.model.as_question(question)}
         message = {"role": "user", "content": [*self.waiting, words]}
         said: list[str] = []
-        try:
-            for piece in show(self.model.stream_chat([*self.messages, message], self.max_tokens)):
+
+        def heard() -> Iterator[str]:  # before it is shown: who saw a word may stop the next
+            for piece in self.model.stream_chat([*self.messages, message], self.max_tokens):
                 said.append(piece)
+                yield piece
+
+        try:
+            for _ in show(heard()):
+                pass
         except KeyboardInterrupt:
             if said:
                 self._keep(message, said)

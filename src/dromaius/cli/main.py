@@ -1,26 +1,27 @@
 """`dromaius VERB ...`: finds the verb, runs it, and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted. DROMAIUS_DEBUG=1 shows tracebacks.
+Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted, 143 terminated.
+DROMAIUS_DEBUG=1 shows tracebacks.
 """
 
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import TextIO
 
 import typer
 
 from dromaius.cli import console
-from dromaius.errors import DromaiusError
+from dromaius.cli.explain import USAGE_ERROR, Terminated, debugging, explain, was_terminated
 
 VERBS = ("image", "ask", "chat", "reconstruct", "convert", "info", "train", "eval")
 """Each is a function of its own name in the module of its own name."""
-
-# typer carries its own click since 0.20-odd: the base of its one public usage error serves both
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def make_app() -> typer.Typer:
@@ -58,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
         code = command.main(list(arguments), prog_name="dromaius", standalone_mode=False)
         _flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        return 143 if was_terminated(stop) else 130
     except typer.Exit as stop:
         return stop.exit_code
     except SystemExit as stop:
@@ -69,9 +70,9 @@ def run(arguments: Sequence[str]) -> int:
         _silence_stdout()
         return 1
     except Exception as error:
-        if os.environ.get("DROMAIUS_DEBUG") == "1":
+        if debugging():
             raise
-        console.remark(f"error: {_explain(error)}")
+        console.remark(f"error: {explain(error)}")
         _silence_stdout()
         return 2 if isinstance(error, USAGE_ERROR) else 1
 
@@ -79,38 +80,20 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """The console script."""
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_thread_error
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # no locale and no file name stops a result
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     if "-q" in sys.argv or "--quiet" in sys.argv or not (sys.stderr and sys.stderr.isatty()):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(run(sys.argv[1:]))
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, USAGE_ERROR):
-        text = error.format_message()  # type: ignore[attr-defined]  # every click error has it
-        context = getattr(error, "ctx", None)
-        command = "dromaius" if context is None else context.command_path
-        return f"{text.removeprefix('Invalid value: ').rstrip('.')} (see {command} --help)"
-    if isinstance(error, DromaiusError):
-        return str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f": {error.filename}"
-        return f"{error.strerror}{where}"
-    if _is_out_of_memory(error):
-        return "out of memory: try fewer or smaller pictures, or another --dtype or --device"
-    return f"{type(error).__name__}: {error} (DROMAIUS_DEBUG=1 shows where)"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch says it in three ways: an error of its own on a GPU, text on a CPU."""
-    words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
-    )
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: tidying up is not broken into
+    raise Terminated
 
 
 def _flush() -> None:
@@ -137,6 +120,14 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     console.remark(f"warning: {message}")
+
+
+def _show_thread_error(failed: threading.ExceptHookArgs) -> None:
+    """A library's helper thread has failed; whoever waits for it is told as well."""
+    if debugging():
+        threading.__excepthook__(failed)
+    elif isinstance(failed.exc_value, Exception):
+        console.remark(f"warning: {explain(failed.exc_value)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from dromaius.cli import console
 
 if TYPE_CHECKING:
-    from dromaius.training.loop import Report
+    from dromaius.training.clock import Report
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file: see recipes/.")]
 
@@ -25,19 +26,57 @@ def train(recipe: Recipe) -> None:
     content = read_recipe(Path(recipe))
     plan = make_plan(content)
     record = Recorder(Path(plan.loop.out))
-
-    def report(progress: Report) -> None:
-        record(progress)
-        console.remark(describe(progress))
-
     try:
-        run(plan.task, plan.loop, plan.optimizer, content, report)
+        with Display() as display:
+
+            def report(progress: Report) -> None:
+                record(progress)
+                display.report(progress)
+
+            run(plan.task, plan.loop, plan.optimizer, content, report, display.step)
     except Interrupted as stop:
         console.remark(stop)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + stop.number) from None
     finally:
         record.close()
     console.result(plan.loop.out)
+
+
+class Display:
+    """A run's reports on stderr: a line each; on a terminal a bar, and a line after an evaluation.
+
+    The bar appears with the first step: of several processes only one tells of its steps.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._meter: console.Meter | None = None
+        self._words = ""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
+
+    def step(self, done: int, total: int) -> None:
+        if self._meter is None:
+            meter = console.Meter("training", "steps", quiet=False)
+            self._meter = self._open.enter_context(meter)
+        self._meter.update(done, total, self._words)
+
+    def report(self, progress: Report) -> None:
+        self._words = brief(progress)
+        if progress.evaluated or not console.is_terminal():
+            console.remark(describe(progress))
+
+
+def brief(report: Report) -> str:
+    """What there is room for beside a bar: "step 40/900  12.3 items/s  loss 0.345"."""
+    figures = report.figures
+    speed = [f"{figures['items/s']:.1f} items/s"] if "items/s" in figures else []
+    loss = [f"loss {figures['loss']:.4g}"] if "loss" in figures else []
+    return "  ".join([f"step {report.step}/{report.steps}", *speed, *loss])
 
 
 def describe(report: Report) -> str:

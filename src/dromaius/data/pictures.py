@@ -46,14 +46,10 @@ class Pictures:
     """A folder of pictures; held in memory as uint8."""
 
     def __init__(self, settings: PictureSettings) -> None:
-        """Raises InputError for a missing file, ConfigError for a selection of nothing."""
+        """Raises InputError for a missing or damaged file, ConfigError if nothing is selected."""
         folder = Path(settings.folder)
-        try:
-            stored = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
-            lines = (folder / "pictures.jsonl").read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
-        records = [json.loads(line) for line in lines]
+        stored = _read_array(folder / "pictures.npy")
+        records = _read_records(folder / "pictures.jsonl", len(stored))
         rows = [i for i, one in enumerate(records) if _selected(one, settings)]
         if not rows:
             raise ConfigError(f"no picture of {folder} matches the recipe's keep and drop")
@@ -95,6 +91,42 @@ class Pictures:
             four = torch.nn.functional.avg_pool2d(four, 2)  # [4,3,S/2,S/2]
             pixels[at] = torch.cat([torch.cat(list(row), dim=-1) for row in four.chunk(2)], dim=-2)
         return pixels
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """uint8 [N,S,S,4], mapped. Raises InputError naming the file."""
+    try:
+        stored = np.lib.format.open_memmap(path, mode="r")  # a plain array only, no pickle
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, OverflowError) as error:
+        raise InputError(f"{path} is no array that can be read: {error}") from error
+    shape = stored.shape
+    if stored.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 4:
+        raise InputError(f"{path} must hold uint8 [N,S,S,4], not {stored.dtype} {list(shape)}")
+    return stored
+
+
+def _read_records(path: Path, number: int) -> list[dict[str, Any]]:
+    """One object a line, `number` of them. Raises InputError naming file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start})") from None
+    records = []
+    for place, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}, line {place}: not valid JSON") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {place}: not a JSON object")
+        records.append(record)
+    if len(records) != number:
+        raise InputError(f"{path} has {len(records)} lines for {number} pictures")
+    return records
 
 
 def _selected(record: Mapping[str, Any], settings: PictureSettings) -> bool:

@@ -49,6 +49,12 @@ class Batch:
     tokens: int
     """How many tokens the samples have, padding not counted."""
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        positions = None if self.positions is None else self.positions.to(device)
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.ids.to(device), self.labels.to(device), positions, mask, self.tokens)
+
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> int:
     """Writes all samples to `path`, whole or not at all; returns how many there were."""

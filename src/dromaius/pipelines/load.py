@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from dromaius.errors import InputError
+from dromaius.errors import CheckpointError, InputError
 from dromaius.io import hub, shards
 from dromaius.models.emu3 import layouts, weights
 from dromaius.pipelines.emu3 import Emu3
@@ -28,6 +28,13 @@ def load(
     if vision_folder is not None and vision_folder != folder:
         vision = layouts.read_config(vision_folder)
         config = layouts.join(config, vision)
+    tokenizer = find_tokenizer(folder)
+    if config.language_model is not None and tokenizer is not None:
+        ids, known = tokenizer.vocab_size, config.language_model.vocab_size
+        if ids > known:
+            raise CheckpointError(
+                f"{folder}: the tokenizer has {ids} ids, the language model only {known}"
+            )
     place = _device(device)
     number = _dtype(dtype, place)
     language = vision_model = None
@@ -40,7 +47,7 @@ def load(
         config=config,
         language_model=language,
         vision_tokenizer=vision_model,
-        tokenizer=find_tokenizer(folder),
+        tokenizer=tokenizer,
         name=str(source) if not Path(source).exists() else Path(source).resolve().name,
         folders=tuple(f for f in folders if f is not None),
         hash=shards.file_hash(*(f for f in folders if f is not None)),

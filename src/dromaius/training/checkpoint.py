@@ -1,7 +1,8 @@
 """A training run's whole state in one safetensors file, written whole or not at all.
 
-Names: "model/<parameter>", "optimizer<i>/<parameter>/<entry>", "task/<buffer>", "random". The
-file's metadata holds the step, the seconds spent and the recipe, as JSON.
+Names: "model/<parameter>", "optimizer<i>/<parameter>/<entry>", "task/<buffer>", "random", and of a
+run on a GPU "random_cuda". The file's metadata holds the step, the seconds spent and the recipe, as
+JSON. It can be loaded on any device, whichever it was saved on.
 """
 
 import json
@@ -15,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dromaius.errors import CheckpointError
+from dromaius.errors import CheckpointError, InputError
 from dromaius.files import atomic_path
 from dromaius.training.optimizer import load_state_tensors, state_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-FREE = ("out", "log_every", "evaluate_every", "checkpoint_every")
-"""Keys of [loop] on which no number of the training depends."""
+FREE = ("out", "device", "log_every", "evaluate_every", "checkpoint_every")
+"""Keys of [loop] that may change on the way: no number depends on them, but for the rounding of
+another device's arithmetic."""
 
 
 @dataclass
@@ -44,16 +46,25 @@ def save_checkpoint(
     progress: Progress,
     recipe: Mapping[str, Any],
 ) -> None:
-    """Write everything that the next step depends on to `path`, atomically."""
+    """Write everything that the next step depends on to `path`, atomically.
+
+    Raises InputError naming the file when it cannot be written.
+    """
     tensors = {f"model/{name}": p for name, p in unique_parameters(model).items()}
     for index, optimizer in enumerate(optimizers):
         for name, value in state_tensors(model, optimizer).items():
             tensors[f"optimizer{index}/{name}"] = value
     tensors |= {f"task/{name}": value for name, value in extra.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
+    if (device := _device(model)).type == "cuda":
+        tensors["random_cuda"] = torch.cuda.get_rng_state(device)
     metadata = {"progress": json.dumps(vars(progress)), "recipe": json.dumps(recipe)}
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:  # how it tells of a full disk
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 def load_checkpoint(
@@ -88,6 +99,8 @@ def load_checkpoint(
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         load_state_tensors(model, optimizer, own)
     torch.set_rng_state(_take(tensors, "random", path))
+    if (device := _device(model)).type == "cuda" and "random_cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random_cuda"], device)
     return progress
 
 
@@ -112,6 +125,10 @@ def unique_parameters(model: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             unique[name] = tensor
     return unique
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _take(tensors: Mapping[str, Tensor], name: str, path: Path) -> Tensor:

@@ -62,6 +62,7 @@ class RunningCodebook(nn.Module):
 
 
 def _draw(distances: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Indices of vectors, the worse represented the likelier."""
-    chances = distances.float().pow(2) + 1e-12
-    return torch.multinomial(chances, number, replacement=True, generator=generator)
+    """Indices of vectors, the worse represented the likelier. Drawn on the CPU."""
+    chances = distances.float().cpu().pow(2) + 1e-12
+    drawn = torch.multinomial(chances, number, replacement=True, generator=generator)
+    return drawn.to(distances.device)

@@ -119,6 +119,10 @@ class LanguageModelTask:
         self._export, self._start, self._drawn = export, start, drawn
         self._pipeline = in_use(self.model, Path(export.base)) if drawn else None
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def begin(self) -> None:
         """Take over the weights of an earlier stage, or what the codebook tells of the codes."""
         if self._start is not None and self._start.folder:
@@ -140,7 +144,8 @@ class LanguageModelTask:
 
     def loss(self, batch: list[Batch]) -> tuple[Tensor, dict[str, float]]:
         self.model.train()
-        total, figures = torch.zeros(()), {"items": 0.0, "tokens": 0.0}
+        total = torch.zeros((), device=self._device)
+        figures = {"items": 0.0, "tokens": 0.0}
         for one, part in zip(self.settings, batch, strict=True):
             loss = batch_loss(self.model, part, one.first, one.first_weight)
             total = total + one.weight * loss
@@ -160,7 +165,7 @@ class LanguageModelTask:
             for one, samples in self.heldout:
                 losses, right = [], []
                 for rows in torch.arange(min(one.limit, len(samples))).split(one.batch):
-                    batch = samples.batch(rows.tolist(), self.pad)
+                    batch = samples.batch(rows.tolist(), self.pad).to(self._device)
                     logits, labels = labelled_logits(self.model, batch)
                     losses.append(next_token_loss(logits, labels))
                     right.append(logits.argmax(dim=-1) == labels)
@@ -174,6 +179,7 @@ class LanguageModelTask:
         if self._drawn is None or self._pipeline is None:
             return None
         self.model.eval()
+        self._pipeline.require_vision_tokenizer().to(self._device)
         *_, drawing = self._pipeline.stream_image(self._drawn.prompts, seed=self._drawn.seed)
         return sheet(drawing.pictures(), self._drawn.columns)
 

@@ -6,7 +6,6 @@ never stopped.
 """
 
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +26,16 @@ from dromaius.training.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
+from dromaius.training.clock import Clock, Report
 from dromaius.training.optimizer import OptimizerSettings, build_optimizers, set_rate
-from dromaius.training.processes import Shard, anywhere, average_gradients, shared_work
+from dromaius.training.processes import (
+    DEVICES,
+    Shard,
+    anywhere,
+    average_gradients,
+    choose_device,
+    shared_work,
+)
 from dromaius.training.schedule import warmup_cosine
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -52,6 +59,8 @@ class LoopSettings(Section):
     """Largest norm of the gradient."""
     precision: str = "float32"
     """Of forward and backward; bfloat16 is autocast, the weights stay float32."""
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
     threads: int = 0
     """Of this process; 0 leaves torch's number alone."""
     log_every: int = 20
@@ -69,10 +78,12 @@ class LoopSettings(Section):
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
+        if self.device not in DEVICES:
+            raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
 
 
 class Task(Protocol):
-    """What an objective gives to the loop."""
+    """What an objective gives to the loop, which moves `model` and `extra` to their device."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -83,11 +94,14 @@ class Task(Protocol):
         ...
 
     def begin(self) -> None:
-        """Called once before step 0 of a fresh run."""
+        """Called once before step 0 of a fresh run, on the CPU: every device starts alike."""
         ...
 
     def batch(self, index: int, shard: Shard) -> Any:
-        """Batch number `index` (step * accumulate + part): a function of it and the seed alone."""
+        """Batch number `index` (step * accumulate + part): a function of it and the seed alone.
+
+        On the CPU; the loop moves it.
+        """
         ...
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
@@ -114,25 +128,12 @@ class Task(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the loop tells about its progress."""
-
-    step: int
-    steps: int
-    seconds: float
-    """Spent so far."""
-    remaining: float
-    """Expected until the end."""
-    figures: dict[str, float]
-    samples: Image.Image | None = None
-    """The task's sheet, after an evaluation."""
-    began: int = 0
-    """Step of the checkpoint from which this sitting went on."""
-
-
 class Interrupted(Exception):
-    """The run was asked to stop; the message says how to go on."""
+    """The run was asked to stop, by the signal `number`; the message says how to go on."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def run(
@@ -141,18 +142,22 @@ def run(
     optimizer: OptimizerSettings,
     recipe: Mapping[str, Any],
     report: Callable[[Report], None] = lambda report: None,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> dict[str, float]:
     """Train until `settings.steps`, from the checkpoint in `settings.out` when there is one.
 
     Under torchrun each process takes its share of every batch and gradients are averaged.
     SIGINT and SIGTERM end the run after the current step: it is saved and Interrupted is raised.
+    `report` hears what is due, `progress` of every step; both in the first process only.
 
-    Returns the figures of the last evaluation.
+    Returns the figures of the last evaluation. Raises ConfigError for a device that is not there.
     """
+    device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with shared_work() as shard:
-        return _train(task, settings, optimizer, recipe, report, shard)
+    with shared_work(device) as shard:
+        told = progress if shard.rank == 0 else lambda step, steps: None
+        return _train(task, settings, optimizer, recipe, report, told, shard, device)
 
 
 def _train(
@@ -161,26 +166,23 @@ def _train(
     optimizer: OptimizerSettings,
     recipe: Mapping[str, Any],
     report: Callable[[Report], None],
+    told: Callable[[int, int], None],
     shard: Shard,
+    device: torch.device,
 ) -> dict[str, float]:
     """`run`, as one of the processes that share the work."""
-    out, model = Path(settings.out), task.model
-    torch.manual_seed(settings.seed)
-    optimizers = build_optimizers(model, optimizer)
+    out = Path(settings.out)
     checkpoint = out / CHECKPOINT
+    torch.manual_seed(settings.seed)
     if shard.rank == 0:
         remove_leftovers(out)
-    if checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, optimizers, task.extra, recipe)
-    else:
-        progress = Progress()
-        task.begin()
-    clock = _Clock(progress)
+    optimizers, progress = _set_up(task, optimizer, checkpoint, recipe, device)
+    clock = Clock(progress)
 
     def save() -> None:
         clock.stamp()
         if shard.rank == 0:
-            save_checkpoint(checkpoint, model, optimizers, task.extra, progress, recipe)
+            save_checkpoint(checkpoint, task.model, optimizers, task.extra, progress, recipe)
 
     figures: dict[str, float] = {}
     with _stop_requests() as stopped:
@@ -190,6 +192,7 @@ def _train(
             set_rate(optimizers, warmup_cosine(step, settings.steps, o.warmup, o.final, o.hold))
             logged = _step(task, settings, optimizers, step, shard)
             progress.step += 1
+            told(progress.step, settings.steps)
             clock.count({name: logged.pop(name, 0.0) * shard.world for name in COUNTED})
             due, samples = _due(progress.step, settings), None
             if "evaluate" in due:
@@ -198,12 +201,13 @@ def _train(
                     samples = _samples(task) if shard.rank == 0 else None
             if shard.rank == 0 and ("log" in due or "evaluate" in due):
                 logged["lr"] = optimizers[0].param_groups[0]["lr"]
-                report(clock.report(settings.steps, logged, samples))
-            if anywhere(stopped(), shard):
+                report(clock.report(settings.steps, logged, samples, "evaluate" in due))
+            if anywhere(bool(stopped), shard):
                 save()
                 raise Interrupted(
                     f"stopped after step {progress.step} of {settings.steps}; saved in "
-                    f"{checkpoint}: the same command goes on from there"
+                    f"{checkpoint}: the same command goes on from there",
+                    *stopped[:1],
                 )
             if "checkpoint" in due:
                 save()
@@ -212,6 +216,24 @@ def _train(
     if shard.rank == 0:
         task.export(out)
     return figures
+
+
+def _set_up(
+    task: Task,
+    settings: OptimizerSettings,
+    checkpoint: Path,
+    recipe: Mapping[str, Any],
+    device: torch.device,
+) -> tuple[list[torch.optim.Optimizer], Progress]:
+    """Everything in its place on the device, as the checkpoint has it when there is one."""
+    if fresh := not checkpoint.exists():
+        task.begin()
+    task.model.to(device)
+    task.extra.to(device)
+    optimizers = build_optimizers(task.model, settings)
+    if fresh:
+        return optimizers, Progress()
+    return optimizers, load_checkpoint(checkpoint, task.model, optimizers, task.extra, recipe)
 
 
 def _step(
@@ -223,14 +245,14 @@ def _step(
 ) -> dict[str, float]:
     """One optimizer step; returns figures averaged over its batches (COUNTED ones: summed)."""
     parameters = [p for p in task.model.parameters() if p.requires_grad]
-    device = parameters[0].device.type
+    device = parameters[0].device
     precision = PRECISIONS[settings.precision]
     totals: dict[str, float] = {}
     if shard.world > 1:  # a checkpoint holds the random state of one process only
         torch.manual_seed(number_for(settings.seed, "noise", step, shard.rank))
     for part in range(settings.accumulate):
-        batch = task.batch(step * settings.accumulate + part, shard)
-        with torch.autocast(device, precision, enabled=precision != torch.float32):
+        batch = _moved(task.batch(step * settings.accumulate + part, shard), device)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             loss, figures = task.loss(batch)
         (loss / settings.accumulate).backward()
         for name, value in ({"loss": loss.item()} | figures).items():
@@ -249,9 +271,17 @@ def _step(
     return totals
 
 
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch, or a list of them, on the device; what has no tensors stays as it is."""
+    if isinstance(batch, list):
+        return [_moved(one, device) for one in batch]
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
 def _samples(task: Task) -> Image.Image | None:
     """The task's sheet; drawing it leaves no trace in what follows."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    device = next(task.model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         return task.samples()
 
 
@@ -267,8 +297,8 @@ def _due(step: int, settings: LoopSettings) -> set[str]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are remembered instead of breaking into a half-made step."""
+def _stop_requests() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are remembered, in a list, instead of breaking into a half-made step."""
     asked: list[int] = []
     handled = (signal.SIGINT, signal.SIGTERM)
     try:
@@ -278,46 +308,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: nobody sends it signals
         previous = {}
     try:
-        yield lambda: bool(asked)
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-class _Clock:
-    """Keeps time in `progress`, and the speed since the last report."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-        self._since, self._from = self._wall, progress.step
-        self._began = progress.step
-        self._counts: dict[str, float] = {}
-
-    def count(self, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self._counts[name] = self._counts.get(name, 0.0) + value
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What is done meanwhile does not count as slow training."""
-        start = time.monotonic()
-        yield
-        self._since += time.monotonic() - start
-
-    def stamp(self) -> None:
-        wall, cpu = time.monotonic(), time.process_time()
-        self.progress.seconds += wall - self._wall
-        self.progress.cpu_seconds += cpu - self._cpu
-        self._wall, self._cpu = wall, cpu
-
-    def report(
-        self, steps: int, figures: dict[str, float], samples: Image.Image | None = None
-    ) -> Report:
-        self.stamp()
-        p, passed = self.progress, max(1e-9, self._wall - self._since)
-        remaining = (steps - p.step) * passed / max(1, p.step - self._from)
-        speeds = {f"{name}/s": n / passed for name, n in self._counts.items() if n}
-        self._since, self._counts, self._from = self._wall, {}, p.step
-        figures = figures | speeds | {"cpu_seconds": p.cpu_seconds}
-        return Report(p.step, steps, p.seconds, remaining, figures, samples, self._began)

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from dromaius.errors import InputError
 from dromaius.files import atomic_path, write_text
 from dromaius.training.loop import Report
 
@@ -20,50 +22,69 @@ class Recorder:
     samples to samples/step-000300.png and to TensorBoard.
 
     A run that was killed may have reported steps behind its checkpoint, which are taken again when
-    it goes on: those reports are dropped.
+    it goes on: those reports are dropped. What cannot be written is an InputError naming the file.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file: TextIO | None = None
+        self._begun = False
         self._board: Any = None
 
     def __call__(self, report: Report) -> None:
-        if self._file is None:  # of several processes only one reports
-            self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._begun:  # of several processes only one reports
             _forget(self._folder / LOG, report.began)
-            self._file = open(self._folder / LOG, "a", encoding="utf-8")
-            self._board = _tensorboard(self._folder, report.began)
+        self._note(report)
+        if report.samples is not None:
+            with atomic_path(self._folder / SAMPLES / f"step-{report.step:06d}.png") as temporary:
+                report.samples.save(temporary, format="PNG")
+        with _naming(self._folder / "events.out.tfevents.*"):
+            if not self._begun:
+                self._board = _tensorboard(self._folder, report.began)
+            if self._board is not None:
+                self._show(report)
+        self._begun = True
+
+    def _note(self, report: Report) -> None:
+        """A line of log.jsonl; the file is open no longer than that takes."""
         line = {"step": report.step, "seconds": round(report.seconds, 1)}
         line |= {name: round(value, 6) for name, value in report.figures.items()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in report.figures.items():
-                self._board.add_scalar(name, value, report.step)
-        if report.samples is not None:
-            self._show(report.samples, report.step)
-        if self._board is not None:
-            self._board.flush()  # a killed run leaves behind what it had told
+        with _naming(self._folder / LOG):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(self._folder / LOG, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
-    def _show(self, sheet: Image.Image, step: int) -> None:
-        with atomic_path(self._folder / SAMPLES / f"step-{step:06d}.png") as temporary:
-            sheet.save(temporary, format="PNG")
-        if self._board is not None:
-            self._board.add_image(SAMPLES, np.asarray(sheet), step, dataformats="HWC")
+    def _show(self, report: Report) -> None:
+        for name, value in report.figures.items():
+            self._board.add_scalar(name, value, report.step)
+        if report.samples is not None:
+            picture = np.asarray(report.samples)
+            self._board.add_image(SAMPLES, picture, report.step, dataformats="HWC")
+        self._board.flush()  # a killed run leaves behind what it had told
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        """Everything reported is on disk already: there is nothing left that could fail."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What the system says, as an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _forget(log: Path, step: int) -> None:
     """Drop the lines of steps behind `step`, and a last line that was cut off."""
     if not log.exists():
         return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except OSError as error:
+        raise InputError(f"cannot read {log}: {error.strerror}") from error
     kept = [line for line in lines if _step(line) <= step]
     if len(kept) < len(lines):
         write_text(log, "".join(kept))

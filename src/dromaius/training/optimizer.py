@@ -144,11 +144,12 @@ def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
 def load_state_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """What `state_tensors` gave, put back."""
+    """What `state_tensors` gave, put back: on the parameters' devices, but for AdamW's counters."""
     params = dict(model.named_parameters())
     state: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
-        state.setdefault(name, {})[entry] = value
+        place = value.device if entry == "step" else params[name].device
+        state.setdefault(name, {})[entry] = value.to(place)
     for name, entries in state.items():
         optimizer.state[params[name]] = entries

@@ -68,10 +68,13 @@ def vision_tokenizer(recipe: dict[str, Any]) -> Plan:
 
 def language_model(recipe: dict[str, Any]) -> Plan:
     """The model's vocabulary size is that of the base folder's ids and need not be given."""
-    if "export" not in recipe or "base" not in recipe["export"]:
-        raise ConfigError("the recipe has no export.base")
-    ids = read_config(Path(recipe["export"]["base"])).vocabulary
-    model = {"vocab_size": ids.visual_start + ids.codebook_size} | recipe.get("model", {})
+    if "export" not in recipe:
+        raise ConfigError("the recipe has no table [export]")
+    base = ExportSettings.from_dict(recipe["export"], "export").base
+    ids = read_config(Path(base)).vocabulary
+    model = recipe.get("model", {})
+    if isinstance(model, dict):  # if it is none, `read_sections` says so
+        model = {"vocab_size": ids.visual_start + ids.codebook_size} | model
     recipe = recipe | {"model": model}
     p = read_sections(recipe, TABLES["language_model"], lists=LISTS, optional=OPTIONAL)
     task = LanguageModelTask(

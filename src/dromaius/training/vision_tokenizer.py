@@ -66,6 +66,10 @@ class VisionTokenizerTask:
         self.pictures, self.heldout = Pictures(data), Pictures(heldout)
         self._seen: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def begin(self) -> None:
         """Scale the fresh encoder to latents of unit variance; codebook entries from data."""
         pixels = self.pictures.batch(0, 256, self.seed)
@@ -98,7 +102,9 @@ class VisionTokenizerTask:
                 # About zero, unlike the measure: dark and light pixels weigh alike.
                 similar = structural_similarity(pixels, batch, peak=2.0)
                 loss = loss + self.objective.structure * (1.0 - similar.mean())
-            flat = flat_loss(latents[:, :, 0], batch) if self.objective.flat else torch.zeros(())
+            flat = latents.new_zeros(())
+            if self.objective.flat:
+                flat = flat_loss(latents[:, :, 0], batch)
         self._seen.append((vectors.flatten(0, -2), codes.flatten()))
         figures = {"picture": loss.item(), "commitment": commitment.item(), "flat": flat.item()}
         figures["items"] = len(batch)
@@ -116,9 +122,9 @@ class VisionTokenizerTask:
         psnr, ssim, used = [], [], torch.zeros(self.model.config.codebook_size, dtype=torch.bool)
         with torch.no_grad():
             for rows in torch.arange(len(self.heldout)).split(64):
-                pixels = self.heldout.plain(rows)
+                pixels = self.heldout.plain(rows).to(self._device)
                 codes = self.model.encode(pixels)
-                used[codes.flatten()] = True
+                used[codes.flatten().cpu()] = True
                 again = self.model.decode(codes)
                 psnr += peak_signal_to_noise(again, pixels).tolist()
                 ssim += structural_similarity(again.clamp(-1, 1) + 1, pixels + 1, peak=2.0).tolist()
@@ -128,7 +134,8 @@ class VisionTokenizerTask:
     def samples(self) -> Image.Image:
         """Held-out pictures, and below them what is left of them in their codes."""
         count = min(SHOWN, len(self.heldout))
-        pixels = self.heldout.plain(torch.linspace(0, len(self.heldout) - 1, count).long())
+        rows = torch.linspace(0, len(self.heldout) - 1, count).long()
+        pixels = self.heldout.plain(rows).to(self._device)
         with torch.no_grad():
             again = self.model.decode(self.model.encode(pixels))
         return sheet([*from_pixels(pixels), *from_pixels(again)], columns=count)
