@@ -36,6 +36,7 @@ class Codes:
 class Drawing:
     def __init__(self, step: int, records: list[dict[str, Any]]) -> None:
         self.step, self.steps, self.records = step, STEPS, records
+        self.closes_row = step % 3 == 0
         self.codes = [Codes(r["height"] // 8, r["width"] // 8) for r in records]
 
     def pictures(self) -> list[Image.Image]:
@@ -88,6 +89,7 @@ class FakeModel:
             "top_p": given["top_p"],
             "min_p": given["min_p"],
             "temperature": given["temperature"],
+            "guided": given.get("guided", (0.0, 1.0)),
         }
 
     def require_vision_tokenizer(self) -> None:

@@ -1,23 +1,17 @@
 """`dromaius image`: draw pictures of prompts."""
 
-import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import typer
 
 from dromaius.cli import console, inputs, options, output
+from dromaius.cli.drawing import Previews, Sampling, draw_batch
 from dromaius.cli.inputs import PictureSpec
+from dromaius.cli.resume import Progress
 from dromaius.errors import InputError
 
-if TYPE_CHECKING:
-    from dromaius.io.provenance import Provenance
-    from dromaius.pipelines.emu3 import Drawing, Emu3
-
-SEEDS = 2**31
-"""A seed that is drawn, not given, is below this: short enough to type."""
 MOST = 100_000
 """Pictures of one command; each has its path, which is tried before the first is drawn."""
 
@@ -95,15 +89,34 @@ Seed = Annotated[
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures drawn at a time.")]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What holds for all pictures of a command; None is what the checkpoint says."""
-
-    area: int | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    temperature: float
+Guided = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FROM:TO",
+        help="The part of the picture drawn with guidance, as 0:0.5. Default: all of it.",
+    ),
+]
+State = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep what is drawn in this file, row by row; the same command goes on from it. It is "
+        "removed once all pictures are written.",
+    ),
+]
+Preview = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR",
+        help="Show the picture here while it grows: name.png (several are numbered), or a folder.",
+    ),
+]
+PreviewEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="ROWS", help="Default: as often as takes a tenth of the time at most."
+    ),
+]
 
 
 def image(
@@ -121,6 +134,10 @@ def image(
     top_p: TopP = None,
     min_p: MinP = None,
     seed: Seed = None,
+    guided: Guided = None,
+    state: State = None,
+    preview: Preview = None,
+    preview_every: PreviewEvery = None,
     batch_size: Batch = 4,
     model: options.Model = "nano",
     vision_tokenizer: options.VisionTokenizer = None,
@@ -132,29 +149,40 @@ def image(
     """Draw pictures of prompts; print their paths.
 
     A picture carries its prompt, seed and settings: see them with `dromaius info picture.png`.
-    Ctrl-C keeps what is drawn so far as name.partial.png.
+    Ctrl-C keeps what is drawn so far as name.partial.png; with --state it can be drawn on.
     """
     if size and (ratio or area):
         raise typer.BadParameter("--size leaves nothing for --ratio and --area to say")
     if output_to == "-" and as_json:
         raise typer.BadParameter("-o - and --json cannot share stdout")
     height, width = inputs.size(size) if size else (None, None)
-    shared = PictureSpec("", seed, height, width, ratio, negative, guidance)
+    if preview_every and preview is None:
+        raise typer.BadParameter("--preview-every says how often --preview is made: give both")
+    part = None if guided is None else inputs.part(guided)
+    progress = Progress(state, seed)
+    shared = PictureSpec("", progress.seed, height, width, ratio, negative, guidance)
     specs = _all_pictures(_specs(prompts or [], prompt_file), shared, number)
-    paths = output.picture_paths(output_to, [spec.prompt for spec in specs])
-    sampling = Sampling(area, top_k, top_p, min_p, temperature)
+    sampling = Sampling(area, top_k, top_p, min_p, temperature, part)
+    progress.check(specs, sampling, batch_size)
+    paths = output.picture_paths(output_to, [spec.prompt for spec in specs], progress.is_own)
+    shown = [] if preview is None else output.preview_paths(preview, paths)
+    output.check_apart([*shown, *([progress.path] if progress.path else [])], paths)
     loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
     loaded.require_vision_tokenizer()  # absent, it would be missed only once all is drawn
     with console.Meter("drawing", "tokens", quiet) as meter:
-        for start in range(0, len(specs), batch_size):
+        for start in range(progress.start, len(specs), batch_size):
             batch = slice(start, start + batch_size)
             # the pictures still to come are taken to be as large as those so far
-            more = len(specs) / min(start + batch_size, len(specs))
-            for row in _draw(loaded, specs[batch], paths[batch], sampling, meter, more):
+            so_far = min(start + batch_size, len(specs)) - progress.start
+            more = (len(specs) - progress.start) / so_far
+            previews = Previews(shown[batch], preview_every) if shown else None
+            given = specs[batch], paths[batch], sampling, meter, more
+            for row in draw_batch(loaded, *given, previews, progress.batch(start)):
                 if as_json:
                     console.result_json(row)
                 elif output_to != "-":
                     console.result(row["path"])
+    progress.finish()
     if not quiet:
         console.remark(_summary(specs, meter))
 
@@ -176,7 +204,7 @@ def _all_pictures(
 
     A prompt's own seed counts up over its pictures, the command's over all pictures.
     """
-    first = secrets.randbelow(SEEDS) if shared.seed is None else shared.seed
+    assert shared.seed is not None
     flags = {key: value for key, value in asdict(shared).items() if key not in ("prompt", "seed")}
     if len(specs) * number > MOST:
         raise InputError(f"{len(specs)} prompts, {number} pictures each: at most {MOST} in all")
@@ -191,85 +219,9 @@ def _all_pictures(
             flags_here = flags
         own |= {k: v for k, v in flags_here.items() if own[k] is None}
         for i in range(number):
-            seed = first + len(pictures) if spec.seed is None else spec.seed + i
+            seed = shared.seed + len(pictures) if spec.seed is None else spec.seed + i
             pictures.append(replace(PictureSpec(**own), seed=seed))
     return pictures
-
-
-def _draw(
-    model: "Emu3",
-    specs: Sequence[PictureSpec],
-    paths: Sequence[Path],
-    sampling: Sampling,
-    meter: console.Meter,
-    more: float,
-) -> Iterator[dict[str, Any]]:
-    """Draws one batch and writes it; yields what is to be said of each picture that is written.
-
-    `more` is the work of the whole command over that up to the end of this batch. Ctrl-C writes
-    what there is of the other pictures and goes on up.
-    """
-    before, cells, written, drawing = meter.done, 0, 0, None
-    try:
-        for drawing in model.stream_image(**_arguments(specs), **asdict(sampling)):
-            cells = cells or sum(codes.numel() for codes in drawing.codes)
-            done = cells * drawing.step / max(drawing.steps, 1)
-            meter.update(before + done, (before + cells) * more)
-        assert drawing is not None, "the model drew nothing"
-        for picture, record, path in zip(drawing.pictures(), drawing.records, paths, strict=True):
-            made = _provenance(model, record)
-            output.write_picture(picture, path, made.png_info())
-            written += 1
-            yield {"path": str(path), **asdict(made)}
-    except KeyboardInterrupt:
-        _keep_partial(model, drawing, paths, written)
-        raise
-
-
-def _arguments(specs: Sequence[PictureSpec]) -> dict[str, Any]:
-    """Arguments of `stream_image`: one value where all pictures share it, else one for each."""
-    columns: dict[str, list[Any]] = {
-        key: [getattr(spec, key) for spec in specs] for key in asdict(specs[0])
-    }
-    columns["ratio"] = [ratio or "1:1" for ratio in columns["ratio"]]
-    each = {"prompt", "seed"}
-    return {
-        key: column if key in each or any(v != column[0] for v in column) else column[0]
-        for key, column in columns.items()
-    }
-
-
-def _keep_partial(
-    model: "Emu3", drawing: "Drawing | None", paths: Sequence[Path], written: int
-) -> None:
-    """Writes what is drawn of the pictures that are not yet written, and says so."""
-    kept = []
-    if drawing is not None and drawing.step:
-        whole = zip(drawing.pictures(), drawing.records, paths, strict=True)
-        for picture, record, path in list(whole)[written:]:
-            if path != output.STDOUT:
-                partial = output.partial_path(path)
-                output.write_picture(picture, partial, _provenance(model, record).png_info())
-                kept.append(str(partial))
-    console.remark(f"interrupted; kept {', '.join(kept)}" if kept else "interrupted; nothing kept")
-
-
-def _provenance(model: "Emu3", record: dict[str, Any]) -> "Provenance":
-    from dromaius import __version__
-    from dromaius.io.provenance import Provenance
-
-    chooses = ("guidance", "temperature", "top_k", "top_p", "min_p")
-    return Provenance(
-        model=model.name,
-        model_hash=model.hash,
-        prompt=record["prompt"],
-        height=record["height"],
-        width=record["width"],
-        version=__version__,
-        negative_prompt=record["negative_prompt"],
-        seed=record["seed"],
-        sampler={key: record[key] for key in chooses},
-    )
 
 
 def _summary(specs: Sequence[PictureSpec], meter: console.Meter) -> str:

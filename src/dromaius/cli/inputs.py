@@ -112,6 +112,17 @@ def size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def part(text: str) -> tuple[float, float]:
+    """ "0:0.5" -> shares (0, 0.5) of a picture. Raises InputError for anything else."""
+    try:
+        first, last = (float(share) for share in text.split(":"))
+    except ValueError:
+        first = last = math.nan
+    if not 0 <= first < last <= 1:
+        raise InputError(f"a part of a picture must look like 0:0.5, got {text!r:.60}")
+    return first, last
+
+
 def _lines(source: str) -> Iterator[PictureSpec]:
     from dromaius.files import read_bytes
 

@@ -3,7 +3,7 @@
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,12 @@ STDOUT = Path("-")
 MAX_NAME = 60  # characters of a file name made of a prompt; file systems allow 255 bytes
 
 
-def picture_paths(output: str | None, titles: Sequence[str]) -> list[Path]:
+Owned = Callable[[int, Path], bool]
+
+
+def picture_paths(
+    output: str | None, titles: Sequence[str], is_own: Owned = lambda place, path: False
+) -> list[Path]:
     """One path a picture, checked to be writable now, before any work is done.
 
     Args:
@@ -26,6 +31,7 @@ def picture_paths(output: str | None, titles: Sequence[str]) -> list[Path]:
             a folder. None is the current folder.
         titles: what each picture shows. In a folder, file names are made of it, and such a name is
             never one that exists.
+        is_own: whether a file that exists is picture number `place` itself: then it keeps its name.
 
     Raises:
         InputError: a path cannot be written, or several pictures are to go to one place.
@@ -37,7 +43,7 @@ def picture_paths(output: str | None, titles: Sequence[str]) -> list[Path]:
             raise InputError("-o - would write a PNG to the terminal; redirect it")
         return [STDOUT]
     if output is None or _is_folder(output):
-        paths = _named(Path(output or "."), titles)
+        paths = _named(Path(output or "."), titles, is_own)
     else:
         path = Path(output)
         if path.suffix.lower() != ".png" and not _is_device(path):
@@ -46,6 +52,33 @@ def picture_paths(output: str | None, titles: Sequence[str]) -> list[Path]:
     for path in paths:
         check_writable(path)
     return paths
+
+
+def preview_paths(preview: str, paths: Sequence[Path]) -> list[Path]:
+    """Where the pictures of `paths` are shown while they grow: a name.png, or a folder.
+
+    Raises InputError if one cannot be written.
+    """
+    if _is_folder(preview):
+        names = ["preview.png" if path == STDOUT else path.name for path in paths]
+        shown = [Path(preview) / name for name in names]
+    elif Path(preview).suffix.lower() == ".png":
+        shown = [Path(preview)] if len(paths) == 1 else _numbered(Path(preview), len(paths))
+    else:
+        raise InputError(f"previews are written as PNG: {preview} must end in .png")
+    for path in shown:
+        check_writable(path)
+    return shown
+
+
+def check_apart(others: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Raises InputError if one of `others` is where a picture of `paths` goes."""
+    taken = {path.absolute() for path in paths}
+    for path in others:
+        if path.absolute() in taken:
+            raise InputError(
+                f"{path} is to hold a picture: give --preview and --state other places"
+            )
 
 
 def check_writable(path: Path) -> None:
@@ -109,22 +142,22 @@ def _numbered(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{i:0{digits}}{path.suffix}") for i in numbers]
 
 
-def _named(folder: Path, titles: Sequence[str]) -> list[Path]:
+def _named(folder: Path, titles: Sequence[str], is_own: Owned) -> list[Path]:
     """a-red-apple.png, or 1-a-red-apple.png ... for several."""
     digits = len(str(len(titles)))
     paths = []
-    for i, title in enumerate(titles, start=1):
+    for place, title in enumerate(titles):
         stem = re.sub(r"\W+", "-", title.lower())[:MAX_NAME].strip("-_") or "picture"
         if len(titles) > 1:
-            stem = f"{i:0{digits}}-{stem}"
-        paths.append(_unused(folder / f"{stem}.png"))
+            stem = f"{place + 1:0{digits}}-{stem}"
+        paths.append(_unused(folder / f"{stem}.png", place, is_own))
     return paths
 
 
-def _unused(path: Path) -> Path:
+def _unused(path: Path, place: int, is_own: Owned) -> Path:
     """The path, with -2, -3 ... before the suffix if that is what it takes to be a new one."""
     candidate, i = path, 1
-    while candidate.exists():
+    while candidate.exists() and not is_own(place, candidate):
         i += 1
         candidate = path.with_name(f"{path.stem}-{i}.png")
     return candidate

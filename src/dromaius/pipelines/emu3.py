@@ -5,7 +5,7 @@ Legend: h/w grid of codes, t latent frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,11 @@ class Emu3:
 
     def stream_image(
         self, prompt: str | Sequence[str], *args: Any, **kwargs: Any
-    ) -> Iterator[Drawing]:
-        """As `generate_image`, step by step: yields a `Drawing` that fills from step to step."""
+    ) -> Generator[Drawing, None, None]:
+        """As `generate_image`, step by step: yields a `Drawing` that fills from step to step.
+
+        Whoever leaves early (`break`, `close()`) frees the memory; with `state` every code is kept.
+        """
         return image.stream_images(self, prompt, *args, **kwargs)
 
     # --- image to text ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def stream_images(
     n: int = 1,
     guided: tuple[float, float] = (0.0, 1.0),
     state: str | Path | StateFile | None = None,
-) -> Iterator[Drawing]:
+) -> Generator[Drawing, None, None]:
     """Draw pictures, yielding the same `Drawing` after each step; see `Emu3.generate_image`."""
     model.require_language_model()
     model.require_vision_tokenizer()  # said now, not after a long drawing
@@ -103,7 +103,7 @@ def _run(
     grids: Sequence[TokenGrid],
     sampler: Sampler,
     file: StateFile | None,
-) -> Iterator[Drawing]:
+) -> Generator[Drawing, None, None]:
     """The state is written at once, behind each row, and however the drawing ends."""
     drawing = Drawing(model, records, grids)
     begun: list[list[int]] = drawing.begin(file) if file else [[]] * len(grids)
