@@ -15,8 +15,9 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from dromaius.models.emu3.config import (
     VocabularyConfig,
 )
 from dromaius.models.emu3.layouts import read_config
+from dromaius.models.emu3.prompt import Encodes
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
 from dromaius.models.emu3.weights import load_vision_tokenizer
@@ -59,6 +61,31 @@ ROLES = {
     "end_of_line": "<|extra_200|>",
     "end_of_frame": "<|extra_201|>",
 }
+
+
+T = TypeVar("T")
+
+
+class Remembering:
+    """A tokenizer that encodes a text once: the examples say the same words again and again."""
+
+    def __init__(self, tokenizer: BpeTokenizer) -> None:
+        self._encode = lru_cache(maxsize=2**18)(lambda text: tuple(tokenizer.encode(text)))
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._encode(text))
+
+
+def told(items: Sequence[T], doing: str) -> Iterator[T]:
+    """The items; a bar on a terminal tells how far they are, elsewhere a line every tenth."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(items, doing, console=console)
+        return
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number * 10 // len(items) > (number - 1) * 10 // len(items):
+            print(f"{doing}: {number * 100 // len(items)} %", file=sys.stderr, flush=True)
 
 
 def texts(examples: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -107,7 +134,7 @@ def encode_views(
     views = {key_of(one): one for one in examples}
     keys, out = list(views), dict[str, torch.Tensor]()
     chunks = [keys[i : i + 64] for i in range(0, len(keys), 64)]
-    for chunk in track(chunks, "encode pictures", console=Console(stderr=True)):
+    for chunk in told(chunks, "encode pictures"):
         shown = [
             render_view(np.asarray(pictures[views[k]["picture"]]), views[k]["view"]) for k in chunk
         ]
@@ -121,7 +148,7 @@ def samples_of(
     examples: Iterable[dict[str, Any]],
     task: str,
     codes: dict[str, torch.Tensor],
-    tokenizer: BpeTokenizer,
+    tokenizer: Encodes,
     ids: Vocabulary,
     empty: float,
     seed: int,
@@ -157,7 +184,8 @@ def write_ids(asked: argparse.Namespace) -> None:
     for task, name in (("t2i", "t2i"), ("answer", "answers")):
         for split, lines, empty in (("", examples, EMPTY_PROMPTS), ("heldout_", held, 0.0)):
             path = out / f"{split}{name}.safetensors"
-            made = samples_of(lines, task, codes, tokenizer, ids, empty, asked.seed)
+            shown = told(lines, f"write {path.name}")
+            made = samples_of(shown, task, codes, Remembering(tokenizer), ids, empty, asked.seed)
             print(f"{path}: {write_samples(path, made)} samples")
 
 
