@@ -83,13 +83,19 @@ class Canvas:
         """Logits [R,V] for code number index [B] of each picture -> scores [B,V], -inf forbidden.
 
         Guidance and the plausibility mask are applied, each with its picture's own settings.
+        Several codes at once: [R,K,V] and [B,K] -> [B,K,V].
         """
+
+        def each(setting: Tensor) -> Tensor:
+            return setting.view(-1, *[1] * (index.ndim - 1)).expand_as(index)
+
         count = len(self.requests)
         scores = logits[:count].float()
-        allowed = plausible(scores, self._min_p)
+        allowed = plausible(scores, each(self._min_p))
         if self.guided:
-            inside = (self._interval[:, 0] <= index) & (index < self._interval[:, 1])
-            scale = torch.where(inside, self._scale, 1.0)
+            first, stop = self._interval.unbind(1)
+            inside = (each(first) <= index) & (index < each(stop))
+            scale = torch.where(inside, each(self._scale), 1.0)
             scores = guide(scores, logits[count:], scale)
         return scores.masked_fill(~allowed, -torch.inf)
 

@@ -86,6 +86,13 @@ class Rows:
         positions = positions.clamp(max=self.cache.slots - 1)
         return self._forward(self.cache, ids, positions, visible, last)
 
+    def window(self, ids: Tensor, start: Tensor, visible: int) -> Tensor:
+        """As `step`, but logits [R,T,V] after every token."""
+        positions = start[:, None] + torch.arange(ids.shape[1], device=self.device)
+        positions = positions.clamp(max=self.cache.slots - 1)
+        views, mask = self.cache.at(positions, visible), self.cache.mask(positions, visible)
+        return self.model(ids, positions, mask, views, None, self.span)
+
     def keep(self, count: int) -> None:
         """Go on with the first `count` rows only."""
         self.cache = self.cache.first(count)
