@@ -107,7 +107,7 @@ State = Annotated[
 Preview = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE|DIR",
+        metavar="PATH",
         help="Show the picture here while it grows: name.png (several are numbered), or a folder.",
     ),
 ]
