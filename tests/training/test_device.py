@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 import dromaius
 from dromaius.data.samples import Batch
 from dromaius.errors import ConfigError
 from dromaius.training.checkpoint import binding
 from dromaius.training.codebook import RunningCodebook
-from dromaius.training.loop import LoopSettings, run
-from dromaius.training.processes import choose_device
+from dromaius.training.loop import LoopSettings, _moved, run
+from dromaius.training.optimizer import (
+    OptimizerSettings,
+    build_optimizers,
+    load_state_tensors,
+    state_tensors,
+)
+from dromaius.training.processes import Shard, choose_device
 from dromaius.training.tasks import make_plan
 
 Make = Callable[..., dict[str, Any]]
@@ -67,6 +73,36 @@ def test_a_batch_moves_whole() -> None:
         assert len(tensors) == sum(isinstance(one, Tensor) for one in vars(batch).values())
         assert {one.device.type for one in tensors} == {"meta"}
         assert moved.tokens == 6
+
+
+def test_what_a_step_computes_with_is_moved(make_recipe: Make, tmp_path: Path) -> None:
+    meta = torch.device("meta")
+    for name in TASKS:
+        batch = make_plan(make_recipe(name, tmp_path)).task.batch(0, Shard())
+        moved = _moved(batch, meta)
+        parts = [vars(one) for one in moved] if isinstance(moved, list) else [{"pixels": moved}]
+        assert len(parts) == (2 if name == "language_model" else 1)
+        found = {one.device for part in parts for one in part.values() if isinstance(one, Tensor)}
+        assert found == {meta}
+    assert _moved(slice(3), meta) == slice(3)
+
+
+def test_an_optimizer_goes_on_where_the_weights_are() -> None:
+    """All but AdamW's count of steps, which torch keeps on the CPU."""
+    settings = OptimizerSettings(muon_lr=0.1, adamw_lr=0.1)
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimizers = build_optimizers(model, settings)
+    model(torch.ones(1, 3)).square().sum().backward()
+    for one in optimizers:
+        one.step()
+    saved = [state_tensors(model, one) for one in optimizers]
+    model.to("meta")
+    for tensors, one in zip(saved, build_optimizers(model, settings), strict=True):
+        load_state_tensors(model, one, tensors)
+        for entries in one.state.values():
+            assert entries
+            for name, value in entries.items():
+                assert value.device.type == ("cpu" if name == "step" else "meta")
 
 
 # --------------------------------------------------------------------------------------- on a GPU
