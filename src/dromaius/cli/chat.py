@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from dromaius.cli import console, inputs, options
-from dromaius.cli.explain import debugging, explain, was_terminated
+from dromaius.cli.explain import Terminated, debugging, explain
 from dromaius.errors import DromaiusError, InputError
 from dromaius.pipelines import presets
 
@@ -118,7 +118,7 @@ class Talk:
                 raise
             self.fail(error)
         except KeyboardInterrupt as stop:
-            if not self.interactive or was_terminated(stop):
+            if not self.interactive or isinstance(stop, Terminated):
                 raise
             self.note("stopped; the conversation goes on")
 

@@ -38,14 +38,6 @@ def explain(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (DROMAIUS_DEBUG=1 shows where)"
 
 
-def was_terminated(error: BaseException) -> bool:
-    """Whether SIGTERM is at the root of what was raised."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Terminated):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     """Torch says it in three ways: an error of its own on a GPU, text on a CPU."""
     words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")

@@ -18,10 +18,13 @@ from typing import TextIO
 import typer
 
 from dromaius.cli import console
-from dromaius.cli.explain import USAGE_ERROR, Terminated, debugging, explain, was_terminated
+from dromaius.cli.explain import USAGE_ERROR, Terminated, debugging, explain
 
 VERBS = ("image", "ask", "chat", "reconstruct", "convert", "info", "train", "eval")
 """Each is a function of its own name in the module of its own name."""
+
+_asked_to_end: list[int] = []
+"""SIGTERM, once it has come."""
 
 
 def make_app() -> typer.Typer:
@@ -54,13 +57,18 @@ def dromaius(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; what goes wrong is said on stderr."""
+    code = _run(arguments)
+    return 143 if _asked_to_end and code else code
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         command = typer.main.get_command(make_app())
         code = command.main(list(arguments), prog_name="dromaius", standalone_mode=False)
         _flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        return 143 if was_terminated(stop) else 130
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
     except typer.Exit as stop:
         return stop.exit_code
     except SystemExit as stop:
@@ -72,7 +80,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debugging():
             raise
-        console.remark(f"error: {explain(error)}")
+        if not _asked_to_end:  # else torch has made an error of its own of the signal
+            console.remark(f"error: {explain(error)}")
         _silence_stdout()
         return 2 if isinstance(error, USAGE_ERROR) else 1
 
@@ -93,6 +102,7 @@ def main() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: tidying up is not broken into
+    _asked_to_end.append(number)
     raise Terminated
 
 
