@@ -19,7 +19,12 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
     downloaded unless the local cache already has it (with HF_HUB_OFFLINE=1 only the cache is used).
     Raises CheckpointError in one line that names the source and what was tried.
     """
-    return local_folder(source) or _download(str(source), revision)
+    return local_folder(source) or _download(str(source), revision, PATTERNS)
+
+
+def resolve_settings(source: str | Path, revision: str | None = None) -> Path:
+    """As `resolve`, but of a hub id's files only the configurations are sure to be there."""
+    return local_folder(source) or _download(str(source), revision, ["*.json"])
 
 
 def local_folder(source: str | Path) -> Path | None:
@@ -48,15 +53,15 @@ def local_folder(source: str | Path) -> Path | None:
     return None
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _download(repository: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=PATTERNS)
+        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     except Exception as problem:  # the hub client raises many kinds: no network, no such id, ...
         try:
             folder = snapshot_download(
-                repository, revision=revision, allow_patterns=PATTERNS, local_files_only=True
+                repository, revision=revision, allow_patterns=patterns, local_files_only=True
             )
         except Exception:
             reason = type(problem).__name__

@@ -64,7 +64,7 @@ def stream_images(
     part, file = _guided(guided), None if state is None else StateFile.at(state)
     seeds = (seed is None and file and _seeds_of(file, count * n)) or _seeds(seed, count, n)
 
-    grids = [_grid(model, heights[p], widths[p], ratios[p], area) for p in range(count)]
+    grids = [picture_grid(model, heights[p], widths[p], ratios[p], area) for p in range(count)]
     records = [
         Record(
             prompts[p],
@@ -143,9 +143,10 @@ def _request(model: Emu3, record: Record, grid: TokenGrid, begun: Sequence[int])
     )
 
 
-def _grid(
+def picture_grid(
     model: Emu3, height: int | None, width: int | None, ratio: str | None, area: int | None
 ) -> TokenGrid:
+    """The grid of a picture of that size. Raises InputError for a size that cannot be drawn."""
     factor = model.spatial_factor
     if (height is None) != (width is None):
         raise InputError("give both height and width, or neither")

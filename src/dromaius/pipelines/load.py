@@ -36,7 +36,7 @@ def load(
                 f"{folder}: the tokenizer has {ids} ids, the language model only {known}"
             )
     place = _device(device)
-    number = _dtype(dtype, place)
+    number = number_type(dtype, place)
     language = vision_model = None
     if config.language_model is not None:
         language = weights.load_language_model(folder, config, place, number)
@@ -79,7 +79,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """float32 on a CPU and bfloat16 on a GPU unless asked otherwise."""
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
