@@ -76,8 +76,10 @@ def test_what_a_picture_says_of_itself_draws_it_again(
     real: Cli, checkpoint: Path, tmp_path: Path
 ) -> None:
     flags = ["--top-k", "20", "--min-p", "0.01", "--temperature", "0.9", "--ratio", "3:2"]
+    flags += ["--guided", "0.2:0.8"]
     real("image", "a red apple", "-o", "a.png", *flags)
     made = json.loads(real("info", "a.png", "--json").out)
+    assert made["sampler"]["guided"] == [0.2, 0.8]
     model = dromaius.load(checkpoint)
     assert (made["model"], made["model_hash"]) == (model.name, model.hash)
     keys = ("prompt", "negative_prompt", "seed", "height", "width")

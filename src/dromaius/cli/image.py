@@ -114,7 +114,7 @@ Preview = Annotated[
 PreviewEvery = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="ROWS", help="Default: as often as takes a tenth of the time at most."
+        min=1, metavar="ROWS", help="Default: as often as takes about a tenth of the time."
     ),
 ]
 
