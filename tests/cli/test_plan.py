@@ -25,7 +25,12 @@ def test_a_table_of_modes_and_one_of_speeds(cli: Cli) -> None:
     assert lines[1] == "on RTX 4090: 24.00 GB, 1,008.0 GB/s (data sheet)"
     [resident] = [line for line in lines if line.startswith("everything resident")]
     assert resident.split()[-6:] == ["yes"] * 6
-    assert sum(line.startswith(("bfloat16", "int8 ", "int4 ")) for line in lines) == 6
+    bounds = lines[lines.index("at best, memory being read at full speed:") + 2 :]
+    assert [line.split()[:2] for line in bounds] == [
+        [weights, guidance]
+        for weights in ("bfloat16", "int8", "int4")
+        for guidance in ("on", "off")
+    ]
 
 
 def test_json_holds_the_numbers(cli: Cli) -> None:
