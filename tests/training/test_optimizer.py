@@ -14,8 +14,8 @@ from dromaius.training.optimizer import (
     orthogonalise,
     set_rate,
     state_tensors,
+    warmup_cosine,
 )
-from dromaius.training.schedule import warmup_cosine
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (2, 64, 16), (2, 24, 24)])

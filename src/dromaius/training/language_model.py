@@ -35,8 +35,8 @@ class SampleSettings(Section):
     weight: float = 1.0
     """Of this file's mean loss in the sum."""
     first: int = 0
-    """How many of a sample's first labels that differ from its very first one count more, and
-    those before them: the code of an empty corner, often repeated, tells nothing."""
+    """How many of a sample's first labels that differ from its very first one count more: the
+    code of an empty corner, often repeated, tells nothing."""
     first_weight: float = 1.0
     """By how much: the first codes choose the picture, the rest follows from them."""
     blind: float = 0.0
@@ -192,15 +192,16 @@ def batch_loss(
 ) -> Tensor:
     """Mean loss of a batch; the head is computed at the labelled positions only.
 
-    Up to the `first`-th label that differs from the first one, labels count `first_weight` times
-    as much as the others.
+    The first `first` labels of a sample that differ from its very first one count `first_weight`
+    times as much as the others.
     """
     logits, labels = labelled_logits(model, batch)
     weights = None
     if first:
         asked = batch.labels != IGNORED
         begin = batch.labels.gather(1, asked.int().argmax(dim=1, keepdim=True))  # [B,1]
-        early = (asked & (batch.labels != begin)).cumsum(dim=1) <= first
+        others = asked & (batch.labels != begin)
+        early = others & (others.cumsum(dim=1) <= first)
         weights = torch.where(early, first_weight, 1.0)[asked]  # [N]
     return next_token_loss(logits, labels, weights)
 

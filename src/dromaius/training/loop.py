@@ -27,7 +27,7 @@ from dromaius.training.checkpoint import (
     save_checkpoint,
 )
 from dromaius.training.clock import Clock, Report
-from dromaius.training.optimizer import OptimizerSettings, build_optimizers, set_rate
+from dromaius.training.optimizer import OptimizerSettings, build_optimizers, set_rate, warmup_cosine
 from dromaius.training.processes import (
     DEVICES,
     Shard,
@@ -36,7 +36,6 @@ from dromaius.training.processes import (
     choose_device,
     shared_work,
 )
-from dromaius.training.schedule import warmup_cosine
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COUNTED = ("items", "tokens")

@@ -1,4 +1,4 @@
-"""Muon for the weight matrices of the blocks, AdamW for everything else.
+"""Muon for the weight matrices of the blocks, AdamW for everything else, and their rates.
 
 Muon (K. Jordan 2024, https://kellerjordan.github.io/posts/muon; scale of arXiv 2502.16982): the
 momentum of a matrix is replaced by the nearest matrix with orthogonal rows or columns.
@@ -153,3 +153,15 @@ def load_state_tensors(
         state.setdefault(name, {})[entry] = value.to(place)
     for name, entries in state.items():
         optimizer.state[params[name]] = entries
+
+
+def warmup_cosine(step: int, steps: int, warmup: int, final: float, hold: float = 0.0) -> float:
+    """Linear rise over `warmup` steps to 1, then a half cosine down to `final` at the last step.
+
+    The factor stays at 1 for the share `hold` of the steps between.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    start = warmup + hold * (steps - warmup)
+    progress = min(1.0, max(0.0, step - start) / max(1.0, steps - 1 - start))
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
