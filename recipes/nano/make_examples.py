@@ -37,6 +37,7 @@ SHIFTS = tuple(
 SCALES = (56 / 64, 48 / 64)
 COMPOSITE_SCALE = 28 / 64
 COMPOSITE_SHIFTS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+OFTEN = {"style": 6, "category": 4, "tone": 4, "describe": 2}  # the hard kinds are asked more often
 OTHER_COLOURS = tuple(name for name in COLOURS if name != "white")
 
 
@@ -135,7 +136,7 @@ def other_kind(record: Record, view: View, rng: Random) -> str:
     if not composite and rng.random() < 0.05:
         return "count"
     kinds = [kind for kind in kinds_for(record, view) if kind not in ("count", "presence")]
-    return rng.choices(kinds, [2 if kind == "tone" else 1 for kind in kinds])[0]
+    return rng.choices(kinds, [OFTEN.get(kind, 1) for kind in kinds])[0]
 
 
 def answer_example(

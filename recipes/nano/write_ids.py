@@ -173,7 +173,10 @@ def write_ids(asked: argparse.Namespace) -> None:
     pictures = np.load(asked.data / "pictures.npy", mmap_mode="r")
     vision, out = asked.run / "vision_tokenizer", asked.run / "ids"
     model = load_vision_tokenizer(vision)
-    tokenizer = make_tokenizer(examples, asked.vocabulary, model.config.codebook_size)
+    if asked.keep_tokenizer:
+        tokenizer = BpeTokenizer(out / "tokenizer.json")
+    else:
+        tokenizer = make_tokenizer(examples, asked.vocabulary, model.config.codebook_size)
     config = make_config(tokenizer, vision)
     ids = Vocabulary.from_config(config.vocabulary)
     out.mkdir(parents=True, exist_ok=True)
@@ -194,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the training samples of nano as ids.")
     parser.add_argument("--data", type=Path, default=Path("runs/nano/data"))
     parser.add_argument("--run", type=Path, default=Path("runs/nano/full"))
+    parser.add_argument(
+        "--keep-tokenizer", action="store_true", help="of ids/: a trained model goes on from there"
+    )
     parser.add_argument("--vocabulary", type=int, default=3072, help="ordinary text ids")
     parser.add_argument("--seed", type=int, default=1)
     try:
