@@ -17,9 +17,14 @@ train="$python -m torch.distributed.run --standalone --nproc-per-node $processes
 [ -f $run/vision_tokenizer/config.json ] || $train $recipe/vision_tokenizer.toml
 [ -f $run/ids/heldout_answers.safetensors ] || $python recipes/nano/write_ids.py --run $run
 [ -f $run/model/config.json ] || $train $recipe/language_model.toml
+model=$run/model
+if [ -f $recipe/second_stage.toml ]; then
+    model=$run/model_2
+    [ -f $model/config.json ] || $train $recipe/second_stage.toml
+fi
 [ -f runs/nano/twemoji/data.json ] ||
     $python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji
 [ -f $run/evaluation/set.json ] ||
     $python recipes/nano/make_evaluation.py --selection $recipe/selection.json --out $run/evaluation
-$python -m dromaius.cli.main eval nano --model $run/model --data $run/evaluation --markdown |
+$python -m dromaius.cli.main eval nano --model $model --data $run/evaluation --markdown |
     tee $run/figures.md
