@@ -65,7 +65,7 @@ class Rows:
         positions = torch.arange(longest, device=self.device).expand(len(distinct), -1)
         last = torch.tensor([len(prompt) for prompt in distinct], device=self.device) - 1
         cache = self.cache.first(len(distinct))
-        logits = self._forward(cache, ids.to(self.device), positions, longest, last)
+        logits = self._forward(cache, ids.to(self.device), positions, longest, last)[:, 0]
         if source == list(range(len(distinct))):
             return logits
         rows = torch.tensor(source, device=self.device)
@@ -81,25 +81,25 @@ class Rows:
             last: int64 [R], which of the T tokens is asked for a successor.
             visible: slots that the farthest row may look at.
         """
-        positions = start[:, None] + torch.arange(ids.shape[1], device=self.device)
-        # Filler may reach beyond the last slot; there it overwrites filler of a finished row.
-        positions = positions.clamp(max=self.cache.slots - 1)
-        return self._forward(self.cache, ids, positions, visible, last)
+        return self._forward(self.cache, ids, self._positions(ids, start), visible, last)[:, 0]
 
     def window(self, ids: Tensor, start: Tensor, visible: int) -> Tensor:
         """As `step`, but logits [R,T,V] after every token."""
-        positions = start[:, None] + torch.arange(ids.shape[1], device=self.device)
-        positions = positions.clamp(max=self.cache.slots - 1)
-        views, mask = self.cache.at(positions, visible), self.cache.mask(positions, visible)
-        return self.model(ids, positions, mask, views, None, self.span)
+        return self._forward(self.cache, ids, self._positions(ids, start), visible, None)
 
     def keep(self, count: int) -> None:
         """Go on with the first `count` rows only."""
         self.cache = self.cache.first(count)
         self.prompts = self.prompts[:count]
 
+    def _positions(self, ids: Tensor, start: Tensor) -> Tensor:
+        """Filler may reach beyond the last slot; there it overwrites filler of a finished row."""
+        positions = start[:, None] + torch.arange(ids.shape[1], device=self.device)
+        return positions.clamp(max=self.cache.slots - 1)
+
     def _forward(
-        self, cache: SlotCache, ids: Tensor, positions: Tensor, visible: int, last: Tensor
+        self, cache: SlotCache, ids: Tensor, positions: Tensor, visible: int, last: Tensor | None
     ) -> Tensor:
+        """Logits [R,1,V] after token `last` of each row; None: [R,T,V] after every token."""
         views, mask = cache.at(positions, visible), cache.mask(positions, visible)
-        return self.model(ids, positions, mask, views, last, self.span)[:, 0]
+        return self.model(ids, positions, mask, views, last, self.span)
