@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -387,6 +388,7 @@ class Terminal:
         self.process = start(program, folder, env=plain | env, **ends)
         os.close(theirs)
         self.shown = ""
+        self.bytes = codecs.getincrementaldecoder("utf-8")()  # a read may end inside a character
 
     def until(self, text: str, seconds: float = 120) -> str:
         """Waits for the text; returns what was shown up to its end since the last call."""
@@ -399,7 +401,7 @@ class Terminal:
                 except OSError:  # the program has ended
                     chunk = b""
                 assert chunk, f"ended before {text!r}: {self.shown!r}"
-                self.shown += chunk.decode()
+                self.shown += self.bytes.decode(chunk)
         before, _, self.shown = self.shown.partition(text)
         return before.replace("\r\n", "\n") + text
 

@@ -98,13 +98,13 @@ def test_blindness_is_a_function_of_the_batch(make_recipe: Make, tmp_path: Path)
     plain = task_of(recipe)
     recipe["data"][0]["blind"] = 1.0
     one, other = task_of(recipe), task_of(recipe)
-    for index in range(3):
+    hidden = set()
+    for index in range(24):  # a batch this small may by chance hide nothing
         batches = [task.batch(index, Shard())[0] for task in (one, other, plain)]
         assert torch.equal(batches[0].ids, batches[1].ids)
-        assert not torch.equal(batches[0].ids, batches[2].ids)
         assert torch.equal(batches[0].labels, batches[2].labels)
-    hidden = [(one.batch(i, Shard())[0].ids == one.pad).sum().item() for i in range(6)]
-    assert len(set(hidden)) > 1
+        hidden.add((batches[0].ids != batches[2].ids).sum().item())
+    assert len(hidden) > 2
     second = [task.batch(0, Shard())[1].ids for task in (one, plain)]
     assert torch.equal(*second)  # the other file did not ask for it
 
