@@ -1,11 +1,12 @@
 """Put a trained and measured nano into the package, with its card.
 
-    dromaius eval nano --model runs/nano/full/model --markdown > runs/nano/full/figures.md
+    dromaius eval nano --model runs/nano/full/model_2 --markdown > runs/nano/full/figures.md
     python recipes/nano/package.py --run runs/nano/full
 
-The card (README.md beside the weights) gets the figures as measured, the checksums of the files,
-and the data's packages and licences. Nothing is written where a file has more than 15 MB or all
-of them together, the quick evaluation set included, more than 25 MB.
+The language model's last stage is packaged (model, then model_2 and so on). The card (README.md
+beside the weights) gets the figures as measured, the checksums of the files, and the data's
+packages and licences. Nothing is written where a file has more than 15 MB or all of them
+together, the quick evaluation set included, more than 25 MB.
 """
 
 from __future__ import annotations
@@ -81,6 +82,16 @@ def last_line(log: Path) -> dict[str, float]:
     return values
 
 
+def finished_stages(run: Path) -> list[Path]:
+    """Folders of the language model's stages, in order. Raises ValueError where there is none."""
+    stages = [run / "model"]
+    while (after := run / f"model_{len(stages) + 1}").exists():
+        stages.append(after)
+    if unfinished := [stage for stage in stages if not (stage / "config.json").exists()]:
+        raise ValueError(f"{unfinished[0]} is not trained to its end")
+    return stages
+
+
 def check_sizes(parts: Sequence[Path], quick: Path) -> None:
     """Raises ValueError for a file or a package that is too large."""
     sizes = {path: path.stat().st_size for path in [*parts, *quick.glob("*")]}
@@ -114,11 +125,12 @@ def scope(selection: dict[str, Any]) -> str:
 
 def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
     """Copy the model and write its card. Raises ValueError for what is too large."""
-    found = sorted({path for pattern in PARTS for path in (run / "model").glob(pattern)})
+    stages = finished_stages(run)
+    found = sorted({path for pattern in PARTS for path in stages[-1].glob(pattern)})
     check_sizes(found, out / "quick")
     data = json.loads((data_folder / "data.json").read_text())
     vision = last_line(run / "vision_tokenizer" / "log.jsonl")
-    language = last_line(run / "model" / "log.jsonl")
+    language = sum(last_line(stage / "log.jsonl")["seconds"] for stage in stages)
     records = map(json.loads, (data_folder / "pictures.jsonl").read_text().splitlines())
     seen = [one for one in records if one["is_base"] and not one["held_emoji"]]
     with (run / "examples.jsonl").open() as lines:
@@ -131,14 +143,14 @@ def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
     )
     card = CARD.format(
         name=run.name,
-        parameters=parameters(run / "model") / 1e6,
+        parameters=parameters(stages[-1]) / 1e6,
         pictures=len(seen),
         named=len(named),
         packages="\n".join(
             f"| {one['name']} | {one['version']} | {one['licence']} |" for one in data["packages"]
         ),
         vision_minutes=vision["seconds"] / 60,
-        language_minutes=language["seconds"] / 60,
+        language_minutes=language / 60,
         figures=figures,
         missed=missed(figures),
         scope=scope(json.loads(selection.read_text())),

@@ -188,3 +188,20 @@ def test_what_is_too_large_is_not_packaged(
     code, out = packaged(tmp_path, sizes, quick)
     assert code == 1 and said in capsys.readouterr().err
     assert (out / "model.safetensors").read_bytes() == b"old"
+
+
+def test_the_last_stage_is_packaged_once_it_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_run(tmp_path, {"model.safetensors": 8})
+    second, out = run / "model_2", tmp_path / "out"
+    second.mkdir()
+    (second / "log.jsonl").write_text('{"seconds": 1200}\n')
+    save_file({"a": torch.ones(2_500_000, dtype=torch.uint8)}, second / "model.safetensors")
+    arguments = ["--run", str(run), "--data", str(tmp_path / "data"), "--out", str(out)]
+    assert package.main(arguments) == 1 and "model_2 is not trained" in capsys.readouterr().err
+    (second / "config.json").write_text("{}")
+    assert package.main(arguments) == 0
+    card = (out / "README.md").read_text()
+    assert "2.5M parameters" in card and "and 30 for" in card
+    assert (out / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
