@@ -5,11 +5,13 @@ logits. Legend: R rows of the batch, T tokens, V ids.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from dromaius.engine.graph import Forward, StepGraphs, recorder
 from dromaius.engine.kv_cache import CacheShape, SlotCache
 
 
@@ -49,6 +51,10 @@ class Rows:
         shape: CacheShape = model.config
         # Embeddings decide the dtype of keys: a quantized head may come first among parameters.
         self.cache = SlotCache(shape, len(prompts), slots, self.device, weight.dtype)
+        # Not a method: recordings that held these rows would keep their memory until a collection.
+        self._feed: Forward = partial(_feed, model, span)
+        record = recorder(self.device)
+        self._replay = self._feed if record is None else StepGraphs(self._feed, record)
 
     def prefill(self) -> Tensor:
         """All prompts in one forward, equal ones once: logits [R,V] after each.
@@ -62,10 +68,9 @@ class Rows:
         ids = torch.zeros(len(distinct), longest, dtype=torch.long)
         for row, prompt in zip(ids, distinct, strict=True):
             row[: len(prompt)] = torch.tensor(prompt)
-        positions = torch.arange(longest, device=self.device).expand(len(distinct), -1)
         last = torch.tensor([len(prompt) for prompt in distinct], device=self.device) - 1
-        cache = self.cache.first(len(distinct))
-        logits = self._forward(cache, ids.to(self.device), positions, longest, last)[:, 0]
+        cache, start = self.cache.first(len(distinct)), torch.zeros_like(last)
+        logits = self._feed(cache, ids.to(self.device), start, longest, last)[:, 0]
         if source == list(range(len(distinct))):
             return logits
         rows = torch.tensor(source, device=self.device)
@@ -81,25 +86,30 @@ class Rows:
             last: int64 [R], which of the T tokens is asked for a successor.
             visible: slots that the farthest row may look at.
         """
-        return self._forward(self.cache, ids, self._positions(ids, start), visible, last)[:, 0]
+        return self._replay(self.cache, ids, start, visible, last)[:, 0]
 
     def window(self, ids: Tensor, start: Tensor, visible: int) -> Tensor:
         """As `step`, but logits [R,T,V] after every token."""
-        return self._forward(self.cache, ids, self._positions(ids, start), visible, None)
+        return self._replay(self.cache, ids, start, visible, None)
 
     def keep(self, count: int) -> None:
         """Go on with the first `count` rows only."""
         self.cache = self.cache.first(count)
         self.prompts = self.prompts[:count]
 
-    def _positions(self, ids: Tensor, start: Tensor) -> Tensor:
-        """Filler may reach beyond the last slot; there it overwrites filler of a finished row."""
-        positions = start[:, None] + torch.arange(ids.shape[1], device=self.device)
-        return positions.clamp(max=self.cache.slots - 1)
 
-    def _forward(
-        self, cache: SlotCache, ids: Tensor, positions: Tensor, visible: int, last: Tensor | None
-    ) -> Tensor:
-        """Logits [R,1,V] after token `last` of each row; None: [R,T,V] after every token."""
-        views, mask = cache.at(positions, visible), cache.mask(positions, visible)
-        return self.model(ids, positions, mask, views, last, self.span)
+def _feed(
+    model: NextToken,
+    span: tuple[int, int] | None,
+    cache: SlotCache,
+    ids: Tensor,
+    start: Tensor,
+    visible: int,
+    last: Tensor | None,
+) -> Tensor:
+    """Logits [R,1,V] after token `last` of each row; None: [R,T,V] after every token."""
+    positions = start[:, None] + torch.arange(ids.shape[1], device=ids.device)
+    # Filler may reach beyond the last slot; there it overwrites filler of a finished row.
+    positions = positions.clamp(max=cache.slots - 1)
+    views, mask = cache.at(positions, visible), cache.mask(positions, visible)
+    return model(ids, positions, mask, views, last, span)
