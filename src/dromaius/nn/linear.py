@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dromaius.nn.kernels import library
+from dromaius.nn.quantized import Outputs
 
 MOST_ROWS = 16
 """Above this many rows a product is no longer bound by reading the weight."""
@@ -29,8 +30,10 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Outputs, bias: Tensor | None = None) -> Tensor:
     """x [...,I], weight [O,I], bias [O] -> [...,O], by the product that is faster here."""
+    if isinstance(weight, Outputs):  # rows of a packed matrix
+        return weight.product(x, bias)
     if applies(x, weight):
         return few_rows(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -4,99 +4,24 @@ In our own layout (`config.json`) an unknown key is an error that names it; fore
 translated in `layouts.py`.
 """
 
-import math
-from dataclasses import asdict, dataclass, field, fields
-from types import UnionType
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from dromaius.errors import ConfigError
+from dromaius.models.emu3.quantization import QuantizationSettings
+from dromaius.models.emu3.section import (
+    MAX_DEPTH,
+    MAX_PIXELS,
+    Section,
+    is_whole,
+    require_positive,
+    require_shares,
+)
 from dromaius.nn.mlp import ACTIVATIONS
 from dromaius.nn.rope import RopeParameters
 
 FORMAT = "dromaius"
 FORMAT_VERSION = 1
-
-MAX_WIDTH, MAX_DEPTH, MAX_PIXELS = 2**24, 2**12, 2**26
-"""Bounds on what a file may ask for, far above any model: checked before memory is taken."""
-
-
-class Section:
-    """A part of the configuration that reads and writes plain dictionaries."""
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str) -> Self:
-        """Raises ConfigError for an unknown key, a wrong value or a missing one."""
-        if not isinstance(values, dict):
-            raise ConfigError(f"{where} must be a table of settings, got {type(values).__name__}")
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(
-                f"unknown key {where}.{unknown[0]} (known: {', '.join(sorted(known))})"
-            )
-        for name, kind in get_type_hints(cls).items():
-            if name in values and not _fits(values[name], kind):
-                raise ConfigError(
-                    f"{where}: {name} must be {_words(kind)}, got {values[name]!r:.80}"
-                )
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        try:
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value of a JSON or TOML file is what an annotation says."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin in (tuple, list):
-        return isinstance(value, (tuple, list)) and all(_fits(one, inner[0]) for one in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, (int, float)) and _is_finite(value)
-    if kind is int:
-        return _is_whole(value)
-    return isinstance(value, kind)
-
-
-def _words(kind: Any) -> str:
-    """An annotation as a person says it."""
-    if get_origin(kind) in (Union, UnionType):
-        kind = get_args(kind)[0]
-    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
-    if get_origin(kind) in (tuple, list):
-        return "a list"
-    return words.get(kind, "a table")
-
-
-def _is_finite(value: float) -> bool:
-    return not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require_positive(section: object, *names: str, most: int = MAX_WIDTH) -> None:
-    for name in names:
-        if not _is_whole(value := getattr(section, name)) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}")
-        if value > most:
-            raise ValueError(f"{name} must be at most {most}, got {value}")
-
-
-def _require_shares(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -128,9 +53,9 @@ class LanguageModelConfig(Section):
     tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self, "vocab_size", "hidden_size", "intermediate_size")
-        _require_positive(self, "num_attention_heads", "key_value_heads", "max_position_embeddings")
-        _require_positive(self, "num_hidden_layers", most=MAX_DEPTH)
+        require_positive(self, "vocab_size", "hidden_size", "intermediate_size")
+        require_positive(self, "num_attention_heads", "key_value_heads", "max_position_embeddings")
+        require_positive(self, "num_hidden_layers", most=MAX_DEPTH)
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -145,7 +70,7 @@ class LanguageModelConfig(Section):
             )
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"unsupported hidden_act {self.hidden_act!r}")
-        _require_shares(self, "attention_dropout", "embedding_dropout")
+        require_shares(self, "attention_dropout", "embedding_dropout")
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, dict):
             raise ValueError(f"rope_scaling must be a table, got {self.rope_scaling!r}")
         _ = self.rope  # an unsupported scaling is named here, not at the first forward
@@ -191,10 +116,10 @@ class VisionTokenizerConfig(Section):
     """Groups of the group norms; upstream's is 32, narrow models need fewer."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "codebook_size", "embed_dim", "z_channels", "ch", "in_channels")
-        _require_positive(self, "norm_num_groups", "out_channels")
-        _require_positive(self, "num_res_blocks", "temporal_downsample_factor", most=MAX_DEPTH)
-        if not self.ch_mult or not all(_is_whole(m) and 0 < m < MAX_DEPTH for m in self.ch_mult):
+        require_positive(self, "codebook_size", "embed_dim", "z_channels", "ch", "in_channels")
+        require_positive(self, "norm_num_groups", "out_channels")
+        require_positive(self, "num_res_blocks", "temporal_downsample_factor", most=MAX_DEPTH)
+        if not self.ch_mult or not all(is_whole(m) and 0 < m < MAX_DEPTH for m in self.ch_mult):
             raise ValueError(f"ch_mult must list positive whole numbers, got {self.ch_mult!r}")
         if len(self.ch_mult) > 8:
             raise ValueError(f"ch_mult must list at most 8 stages, got {len(self.ch_mult)}")
@@ -235,7 +160,7 @@ class VocabularyConfig(Section):
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not _is_whole(value) or value < 0:
+            if not is_whole(value) or value < 0:
                 raise ValueError(f"{name} must be a whole number from 0, got {value!r}")
 
 
@@ -258,7 +183,7 @@ class ImageSettings(Section):
     """Pillow's number of the resize filter (3 is bicubic)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "min_pixels", "max_pixels", "image_area", most=MAX_PIXELS)
+        require_positive(self, "min_pixels", "max_pixels", "image_area", most=MAX_PIXELS)
         for name in ("mean", "std"):
             if len(value := getattr(self, name)) != 3:
                 raise ValueError(f"{name} must be three numbers, got {value!r}")
@@ -304,6 +229,8 @@ class Emu3Config(Section):
     image: ImageSettings = field(default_factory=ImageSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     prompt: PromptSettings = field(default_factory=PromptSettings)
+    quantization: QuantizationSettings | None = None
+    """How the language model's matrices are stored in few bits; None: they are not."""
 
     def __post_init__(self) -> None:
         lm, vq, ids = self.language_model, self.vision_tokenizer, self.vocabulary
@@ -334,6 +261,7 @@ class Emu3Config(Section):
             "image": ImageSettings,
             "generation": GenerationSettings,
             "prompt": PromptSettings,
+            "quantization": QuantizationSettings,
         }
         if unknown := sorted(set(data) - set(sections)):
             raise ConfigError(f"unknown key {unknown[0]} (known: {', '.join(sections)})")

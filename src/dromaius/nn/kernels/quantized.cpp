@@ -1,0 +1,334 @@
+// Products of a few rows with a matrix in few bits, y = x W^T, and such matrices written out.
+//
+// A weight is read once per four or eight rows and only ever becomes a float in a register, so that
+// the time is that of reading the packed matrix from memory. Sums are float32 and run in the same
+// order for every number of rows and threads: a row's result does not depend on the rows beside it.
+//
+// Layout of a packed row: dromaius/nn/packing.py. Scales and lows are bfloat16 [out, groups].
+// Row-major throughout: x [rows, in], y [rows, out]. Built by dromaius/nn/kernels.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#define WIDE 1
+#else
+#define WIDE 0
+#endif
+
+namespace {
+
+constexpr int64_t STEP = 32;   // columns that are read together
+constexpr int64_t CHUNK = 16;  // outputs that a thread takes together
+
+inline float to_float(uint16_t bits) {
+    uint32_t wide = uint32_t(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+}
+
+inline uint16_t to_bfloat16(float value) {  // to nearest, ties to even, as torch rounds
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
+    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float load(const float* p) { return *p; }
+inline float load(const uint16_t* p) { return to_float(*p); }
+inline void store(float* p, float value) { *p = value; }
+inline void store(uint16_t* p, float value) { *p = to_bfloat16(value); }
+
+inline int64_t padded(int64_t in) { return (in + STEP - 1) / STEP * STEP; }
+
+constexpr float TO_E4M3 = 0x1p120f;  // exponent bias 127 against 7
+
+// Each kind: bytes of a row, and 32 weights of it from column c on as floats.
+// `prepared` is what a group's scale and low become.
+
+struct Int8 {
+    static int64_t stride(int64_t in) { return in; }
+    static void read(const uint8_t* row, int64_t c, int64_t in, float scale, float, float* to) {
+        const int64_t n = in - c < STEP ? in - c : STEP;
+        for (int64_t i = 0; i < n; ++i) to[i] = float(int8_t(row[c + i])) * scale;
+        for (int64_t i = n; i < STEP; ++i) to[i] = 0;
+    }
+#if WIDE
+    static inline __m512 prepare(float scale, float) { return _mm512_set1_ps(scale); }
+    static inline __m512 wide(__m128i bytes, __m512 scale) {
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), scale);
+    }
+#endif
+};
+
+struct Float8 {  // 1 sign, 4 exponent, 3 mantissa bits: those of a float whose exponent is shifted
+    static int64_t stride(int64_t in) { return in; }
+    static void read(const uint8_t* row, int64_t c, int64_t in, float scale, float, float* to) {
+        const int64_t n = in - c < STEP ? in - c : STEP;
+        for (int64_t i = 0; i < n; ++i) {
+            const uint32_t b = row[c + i], bits = (b & 0x80) << 24 | (b & 0x7f) << 20;
+            float value;
+            std::memcpy(&value, &bits, 4);
+            to[i] = value * (scale * TO_E4M3);
+        }
+        for (int64_t i = n; i < STEP; ++i) to[i] = 0;
+    }
+#if WIDE
+    static inline __m512 prepare(float scale, float) { return _mm512_set1_ps(scale * TO_E4M3); }
+    static inline __m512 wide(__m128i bytes, __m512 scale) {
+        const __m512i v = _mm512_cvtepu8_epi32(bytes);
+        const __m512i sign = _mm512_and_si512(_mm512_slli_epi32(v, 24), _mm512_set1_epi32(1 << 31));
+        const __m512i rest = _mm512_slli_epi32(_mm512_and_si512(v, _mm512_set1_epi32(0x7f)), 20);
+        const __m512i bits = _mm512_or_si512(sign, rest);
+        return _mm512_mul_ps(_mm512_castsi512_ps(bits), scale);
+    }
+#endif
+};
+
+struct Int4 {
+    static int64_t stride(int64_t in) { return padded(in) / 2; }
+    static void read(const uint8_t* row, int64_t c, int64_t, float scale, float low, float* to) {
+        const uint8_t* p = row + c / 2;
+        for (int i = 0; i < 16; ++i) {
+            to[i] = float(p[i] & 15) * scale + low;
+            to[16 + i] = float(p[i] >> 4) * scale + low;
+        }
+    }
+#if WIDE
+    // The sixteen values of the group: a weight is looked up, whatever scale and low are.
+    static inline __m512 prepare(float scale, float low) {
+        const __m512 levels = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return _mm512_fmadd_ps(levels, _mm512_set1_ps(scale), _mm512_set1_ps(low));
+    }
+#endif
+};
+
+#if WIDE
+// 32 weights; only the low four bits of an index count in a permutation of sixteen.
+template <typename Kind>
+inline void read(const uint8_t* row, int64_t c, int64_t in, __m512 group, __m512& a, __m512& b) {
+    if constexpr (std::is_same_v<Kind, Int4>) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + c / 2));
+        const __m512i index = _mm512_cvtepu8_epi32(bytes);
+        a = _mm512_permutexvar_ps(index, group);
+        b = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 4), group);
+    } else {
+        __m256i bytes;
+        if (c + STEP <= in)
+            bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + c));
+        else
+            bytes = _mm256_maskz_loadu_epi8(__mmask32((1u << (in - c)) - 1), row + c);
+        a = Kind::wide(_mm256_castsi256_si128(bytes), group);
+        b = Kind::wide(_mm256_extracti128_si256(bytes, 1), group);
+    }
+}
+#endif
+
+struct Matrix {
+    const uint8_t* packed;
+    const uint16_t* scales;
+    const uint16_t* lows;
+    int64_t in, out, group;  // group: columns, a multiple of STEP
+
+    int64_t groups() const { return (in + group - 1) / group; }
+    float scale(int64_t o, int64_t g) const { return to_float(scales[o * groups() + g]); }
+    float low(int64_t o, int64_t g) const { return lows ? to_float(lows[o * groups() + g]) : 0; }
+};
+
+#if WIDE
+// OUTS outputs of ROWS rows: weights that are read serve all rows. x is padded with zeros.
+template <typename Kind, int ROWS, int OUTS>
+inline void block(const float* x, const Matrix& w, int64_t first, float* sums_out) {
+    const int64_t width = padded(w.in), stride = Kind::stride(w.in), groups = w.groups();
+    const uint8_t* rows[OUTS];
+    for (int o = 0; o < OUTS; ++o) rows[o] = w.packed + (first + o) * stride;
+    __m512 sums[ROWS][OUTS];
+    for (int r = 0; r < ROWS; ++r)
+        for (int o = 0; o < OUTS; ++o) sums[r][o] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < groups; ++g) {
+        __m512 group[OUTS];
+        for (int o = 0; o < OUTS; ++o)
+            group[o] = Kind::prepare(w.scale(first + o, g), w.low(first + o, g));
+        const int64_t stop = (g + 1) * w.group < width ? (g + 1) * w.group : width;
+        for (int64_t c = g * w.group; c < stop; c += STEP) {
+            __m512 xa[ROWS], xb[ROWS];
+            for (int r = 0; r < ROWS; ++r) {
+                xa[r] = _mm512_loadu_ps(x + r * width + c);
+                xb[r] = _mm512_loadu_ps(x + r * width + c + 16);
+            }
+            for (int o = 0; o < OUTS; ++o) {
+                __m512 a, b;
+                read<Kind>(rows[o], c, w.in, group[o], a, b);
+                for (int r = 0; r < ROWS; ++r) {
+                    sums[r][o] = _mm512_fmadd_ps(xa[r], a, sums[r][o]);
+                    sums[r][o] = _mm512_fmadd_ps(xb[r], b, sums[r][o]);
+                }
+            }
+        }
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int o = 0; o < OUTS; ++o) sums_out[r * CHUNK + o] = _mm512_reduce_add_ps(sums[r][o]);
+}
+
+// `count` outputs from `first` on, of ROWS rows, OUTS at a time as registers allow.
+template <typename Kind, int ROWS, int OUTS>
+inline void rows_of(const float* x, const Matrix& w, int64_t first, int64_t count, float* sums) {
+    int64_t o = 0;
+    for (; o + OUTS <= count; o += OUTS) block<Kind, ROWS, OUTS>(x, w, first + o, sums + o);
+    for (; o < count; ++o) block<Kind, ROWS, 1>(x, w, first + o, sums + o);
+}
+
+template <typename Kind>
+void wide_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, int64_t count,
+               float* sums) {
+    const int64_t width = padded(w.in);
+    int64_t r = 0;
+    for (; r + 8 <= rows; r += 8)
+        rows_of<Kind, 8, 2>(x + r * width, w, first, count, sums + r * CHUNK);
+    if (r + 4 <= rows) {
+        rows_of<Kind, 4, 4>(x + r * width, w, first, count, sums + r * CHUNK);
+        r += 4;
+    }
+    x += r * width;
+    sums += r * CHUNK;
+    switch (rows - r) {
+        case 3: rows_of<Kind, 3, 4>(x, w, first, count, sums); break;
+        case 2: rows_of<Kind, 2, 4>(x, w, first, count, sums); break;
+        case 1: rows_of<Kind, 1, 8>(x, w, first, count, sums); break;
+    }
+}
+#endif
+
+// The form for any processor, as the compiler vectorises it.
+template <typename Kind>
+void plain_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, int64_t count,
+                float* sums) {
+    const int64_t width = padded(w.in), stride = Kind::stride(w.in);
+    std::vector<float> lanes(size_t(rows * STEP));
+    for (int64_t o = 0; o < count; ++o) {
+        std::fill(lanes.begin(), lanes.end(), 0.0f);
+        const uint8_t* row = w.packed + (first + o) * stride;
+        for (int64_t c = 0; c < width; c += STEP) {
+            const int64_t g = c / w.group;
+            float weights[STEP];
+            Kind::read(row, c, w.in, w.scale(first + o, g), w.low(first + o, g), weights);
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t i = 0; i < STEP; ++i)
+                    lanes[size_t(r * STEP + i)] += x[r * width + c + i] * weights[i];
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+            float sum = 0;
+            for (int64_t i = 0; i < STEP; ++i) sum += lanes[size_t(r * STEP + i)];
+            sums[r * CHUNK + o] = sum;
+        }
+    }
+}
+
+template <typename Kind, typename T>
+void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int threads,
+             bool plain) {
+    const int64_t width = padded(w.in);
+    std::vector<float> wide(size_t(rows * width), 0.0f);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < w.in; ++i) wide[size_t(r * width + i)] = load(x + r * w.in + i);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> sums(size_t(rows * CHUNK));
+#pragma omp for schedule(static)
+        for (int64_t start = 0; start < w.out; start += CHUNK) {
+            const int64_t count = w.out - start < CHUNK ? w.out - start : CHUNK;
+#if WIDE
+            if (!plain) wide_sums<Kind>(wide.data(), rows, w, start, count, sums.data());
+            else
+#endif
+                plain_sums<Kind>(wide.data(), rows, w, start, count, sums.data());
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t o = 0; o < count; ++o) {
+                    float sum = sums[size_t(r * CHUNK + o)];
+                    if (bias) sum += load(bias + start + o);
+                    store(y + r * w.out + start + o, sum);
+                }
+        }
+    }
+    (void)plain;
+}
+
+// The matrix itself, [out, in].
+template <typename Kind, typename T>
+void write_out(const Matrix& w, T* y, int threads) {
+    const int64_t width = padded(w.in), stride = Kind::stride(w.in);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t o = 0; o < w.out; ++o)
+        for (int64_t c = 0; c < width; c += STEP) {
+            const int64_t g = c / w.group, n = w.in - c < STEP ? w.in - c : STEP;
+            float weights[STEP];
+#if WIDE
+            __m512 a, b;
+            read<Kind>(w.packed + o * stride, c, w.in, Kind::prepare(w.scale(o, g), w.low(o, g)),
+                       a, b);
+            _mm512_storeu_ps(weights, a);
+            _mm512_storeu_ps(weights + 16, b);
+#else
+            Kind::read(w.packed + o * stride, c, w.in, w.scale(o, g), w.low(o, g), weights);
+#endif
+            for (int64_t i = 0; i < n; ++i) store(y + o * w.in + c + i, weights[i]);
+        }
+}
+
+template <typename T>
+void any_product(int kind, const T* x, const Matrix& w, const T* bias, T* y, int64_t rows,
+                 int threads, bool plain) {
+    switch (kind) {
+        case 0: product<Int8, T>(x, w, bias, y, rows, threads, plain); break;
+        case 1: product<Int4, T>(x, w, bias, y, rows, threads, plain); break;
+        case 2: product<Float8, T>(x, w, bias, y, rows, threads, plain); break;
+    }
+}
+
+template <typename T>
+void any_write_out(int kind, const Matrix& w, T* y, int threads) {
+    switch (kind) {
+        case 0: write_out<Int8, T>(w, y, threads); break;
+        case 1: write_out<Int4, T>(w, y, threads); break;
+        case 2: write_out<Float8, T>(w, y, threads); break;
+    }
+}
+
+inline Matrix matrix(const uint8_t* packed, const uint16_t* scales, const uint16_t* lows,
+                     int64_t in, int64_t out, int64_t group) {
+    return {packed, scales, lows, in, out, group ? group : padded(in)};
+}
+
+}  // namespace
+
+extern "C" {
+
+// kind: 0 int8, 1 int4, 2 fp8; wide: x, bias and y are float32, else bfloat16.
+void quantized_product(int kind, int wide, const void* x, const uint8_t* packed,
+                       const uint16_t* scales, const uint16_t* lows, const void* bias, void* y,
+                       int64_t rows, int64_t in, int64_t out, int64_t group, int threads,
+                       int plain) {
+    const Matrix w = matrix(packed, scales, lows, in, out, group);
+    if (wide)
+        any_product(kind, (const float*)x, w, (const float*)bias, (float*)y, rows, threads, plain);
+    else
+        any_product(kind, (const uint16_t*)x, w, (const uint16_t*)bias, (uint16_t*)y, rows,
+                    threads, plain);
+}
+
+void quantized_write_out(int kind, int wide, const uint8_t* packed, const uint16_t* scales,
+                         const uint16_t* lows, void* y, int64_t in, int64_t out, int64_t group,
+                         int threads) {
+    const Matrix w = matrix(packed, scales, lows, in, out, group);
+    if (wide)
+        any_write_out(kind, w, (float*)y, threads);
+    else
+        any_write_out(kind, w, (uint16_t*)y, threads);
+}
+
+}  // extern "C"

@@ -1,0 +1,260 @@
+"""Layers whose matrix is stored in few bits (`dromaius.nn.packing`): near-exact, and labelled so.
+
+Weights alone are quantized; products and sums stay in float32 or the dtype of x. A matrix never
+exists in full precision as a whole: on a CPU up to MOST_ROWS rows are multiplied with the packed
+numbers themselves (`nn/kernels/quantized.cpp`), and otherwise a block of outputs is written out,
+used and forgotten.
+
+Legend: O outputs, I inputs, R rows of x.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dromaius.nn.kernels import library
+from dromaius.nn.packing import KINDS, Form, pack, unpack
+
+MOST_ROWS = 16
+"""Above this many rows writing a block out costs less than converting each weight again."""
+BLOCKS = {"cpu": 2**20, "cuda": 2**25}
+"""Numbers that are written out at a time."""
+_BITS = {1: torch.uint8, 2: torch.int16}
+"""Types of the same size that no cast of floating-point tensors touches."""
+
+
+class Packed(nn.Module):
+    """A matrix [O,I] in few bits; it stands where a layer's `weight` would."""
+
+    def __init__(self, outputs: int, inputs: int, form: Form, device: Any = None) -> None:
+        super().__init__()
+        self.shape, self.form = (outputs, inputs), form
+        self.dtype = torch.float32
+        """What a table's rows are returned in; follows `.to(dtype)`, the stored numbers do not."""
+        for name, (shape, dtype) in form.tensors(outputs, inputs).items():
+            self.register_buffer(name, torch.empty(shape, dtype=dtype, device=device))
+
+    @classmethod
+    def from_matrix(cls, weight: Tensor, form: Form) -> "Packed":
+        """A matrix [O,I], rounded. Raises ValueError for numbers that are not finite."""
+        packed = cls(*weight.shape, form, "meta")
+        for name, tensor in pack(weight, form).items():
+            setattr(packed, name, tensor)
+        packed.dtype = weight.dtype
+        return packed
+
+    def __getitem__(self, rows: slice) -> "Outputs":
+        start, stop, _ = rows.indices(self.shape[0])
+        return Outputs(self, start, stop)
+
+    def stored(self, rows: Any = slice(None)) -> dict[str, Tensor]:
+        """The tensors that hold these rows (a slice, or an index of ids)."""
+        return {n: _rows(b, rows) for n, b in self._buffers.items() if b is not None}
+
+    def matrix(self, dtype: torch.dtype, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows `start` to `stop` in full, [stop - start, I]."""
+        part, inputs = self.stored(slice(start, stop)), self.shape[1]
+        if part["packed"].device.type != "cpu" or dtype not in _WIDE or kernels() is None:
+            return unpack(part, self.form, inputs, dtype)
+        return _write_out(part, self.form, inputs, dtype)
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """ids [...] -> their rows [...,I], as of a table."""
+        rows = unpack(self.stored(ids.flatten()), self.form, self.shape[1], self.dtype)
+        return rows.unflatten(0, ids.shape)
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [...,I] -> x W^T + bias [...,O] in the dtype of x."""
+        return self[:].product(x, bias)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Packed":
+        """Moves to another device, but never a cast: the numbers mean what their types say."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                moved = fn(buffer.view(_BITS[buffer.itemsize]))
+                self._buffers[name] = moved.view(buffer.dtype)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.shape[0]}, {self.shape[1]}, {self.form.kind}, group={self.form.group}"
+
+
+class Outputs:
+    """Consecutive rows of a packed matrix, as the product with them."""
+
+    def __init__(self, weight: Packed, start: int, stop: int) -> None:
+        self.weight, self.start, self.stop = weight, start, stop
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [...,I] -> [...,stop - start]."""
+        few = x.numel() <= MOST_ROWS * x.shape[-1]
+        if x.is_meta and few:
+            return x.new_empty(*x.shape[:-1], self.stop - self.start)
+        if few and x.numel() and applies(x):
+            part = self.weight.stored(slice(self.start, self.stop))
+            return few_rows(x, part, self.weight.form, bias)
+        rows = max(1, BLOCKS.get(x.device.type, BLOCKS["cpu"]) // x.shape[-1])
+        parts = []
+        for start in range(self.start, self.stop, rows):
+            stop = min(start + rows, self.stop)
+            matrix = self.weight.matrix(x.dtype, start, stop)
+            some = None if bias is None else bias[start - self.start : stop - self.start]
+            parts.append(F.linear(x, matrix, some))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+class QuantizedLinear(nn.Module):
+    """`dromaius.nn.linear.Linear` with a packed matrix: y = x W^T + b, [...,I] -> [...,O]."""
+
+    def __init__(self, weight: Packed, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.weight = weight
+        self.register_parameter("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight.product(x, self.bias)
+
+
+class QuantizedEmbedding(nn.Module):
+    """`torch.nn.Embedding` with a packed table: ids [...] -> [...,I]."""
+
+    def __init__(self, weight: Packed) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.weight = weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weight.lookup(ids)
+
+
+def quantize(model: nn.Module, plan: Mapping[str, Form]) -> nn.Module:
+    """The model with its layers replaced in place, one by one, as the plan says.
+
+    Layers that shared a matrix share the packed one. On the meta device nothing is rounded: the
+    places are made for what a quantized checkpoint holds.
+
+    Args:
+        plan: name of a linear layer or an embedding -> how its matrix is stored.
+
+    Raises:
+        ValueError: a name is no such layer, two forms are given for one matrix, or numbers are
+            not finite.
+    """
+    done: dict[int, tuple[Tensor, Packed]] = {}  # the matrix is held: its id stays its own
+    for name, form in plan.items():
+        try:
+            layer = model.get_submodule(name)
+        except AttributeError:
+            raise ValueError(f"{name} is not in the model") from None
+        if not isinstance(layer, (nn.Linear, nn.Embedding)):
+            raise ValueError(f"{name} is no linear layer and no embedding")
+        matrix, packed = done.get(id(layer.weight)) or (layer.weight, None)
+        if packed is None:
+            try:
+                packed = Packed.from_matrix(matrix, form)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            done[id(matrix)] = matrix, packed
+        elif packed.form != form:
+            raise ValueError(f"{name} shares its matrix with a layer of another form")
+        new: nn.Module = QuantizedEmbedding(packed)
+        if isinstance(layer, nn.Linear):
+            new = QuantizedLinear(packed, layer.bias)
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new.train(layer.training))
+    return model
+
+
+# --------------------------------------------------------------------------------------- the kernel
+
+_WIDE = {torch.float32: 1, torch.bfloat16: 0}
+
+
+def applies(x: Tensor) -> bool:
+    """Whether the C++ kernel can multiply these rows."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype in _WIDE
+        and not torch.is_autocast_enabled("cpu")
+        and kernels() is not None
+    )
+
+
+def few_rows(
+    x: Tensor, stored: Mapping[str, Tensor], form: Form, bias: Tensor | None = None
+) -> Tensor:
+    """x [...,I] -> [...,O] by the kernel; sums in float32, rounded once.
+
+    A row's result depends neither on the other rows nor on the number of threads.
+    DROMAIUS_KERNELS=plain takes the form for any processor instead of the one with AVX-512.
+    """
+    found, inputs = kernels(), x.shape[-1]
+    assert found is not None  # see `applies`
+    x = x.contiguous()
+    y = x.new_empty(*x.shape[:-1], len(stored["packed"]))
+    found.quantized_product(
+        KINDS.index(form.kind),
+        _WIDE[x.dtype],
+        x.data_ptr(),
+        *_pointers(stored),
+        None if bias is None else bias.to(x.dtype).contiguous().data_ptr(),
+        y.data_ptr(),
+        x.numel() // inputs,
+        inputs,
+        y.shape[-1],
+        form.group,
+        torch.get_num_threads(),
+        os.environ.get("DROMAIUS_KERNELS") == "plain",
+    )
+    return y
+
+
+def _write_out(stored: Mapping[str, Tensor], form: Form, inputs: int, dtype: torch.dtype) -> Tensor:
+    found = kernels()
+    assert found is not None
+    y = torch.empty(len(stored["packed"]), inputs, dtype=dtype)
+    found.quantized_write_out(
+        KINDS.index(form.kind),
+        _WIDE[dtype],
+        *_pointers(stored),
+        y.data_ptr(),
+        inputs,
+        y.shape[0],
+        form.group,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+@cache
+def kernels() -> Any:
+    """The C functions, None where they cannot be had."""
+    found = library("quantized")
+    if found is None:
+        return None
+    flag, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
+    found.quantized_product.argtypes = [flag] * 2 + [pointer] * 6 + [number] * 4 + [flag] * 2
+    found.quantized_write_out.argtypes = [flag] * 2 + [pointer] * 4 + [number] * 3 + [flag]
+    found.quantized_product.restype = found.quantized_write_out.restype = None
+    return found
+
+
+def _pointers(stored: Mapping[str, Tensor]) -> list[int | None]:
+    tensors = (stored.get(name) for name in ("packed", "scales", "lows"))
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _rows(tensor: Tensor, rows: Any) -> Tensor:
+    """tensor[rows]; not every device can index the 8-bit floats."""
+    if isinstance(rows, slice) or tensor.dtype != torch.float8_e4m3fn:
+        return tensor[rows]
+    return tensor.view(torch.uint8)[rows].view(tensor.dtype)
