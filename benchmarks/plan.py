@@ -33,8 +33,8 @@ from dromaius.models.emu3 import config as emu3
 from dromaius.models.emu3 import layouts
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
-from dromaius.pipelines import cards
-from dromaius.pipelines.plan import plan
+from dromaius.pipelines.planning import cards
+from dromaius.pipelines.planning.plan import plan
 
 PROMPT = 20
 """Tokens of each prompt."""

@@ -12,7 +12,7 @@ from tests.cli.conftest import Cli
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dromaius.pipelines import cards
+    from dromaius.pipelines.planning import cards
 
     monkeypatch.setattr(cards, "_read_speed", lambda: 1e10)
 

@@ -8,7 +8,7 @@ import typer
 from dromaius.cli import console, options
 
 if TYPE_CHECKING:
-    from dromaius.pipelines.plan import Plan
+    from dromaius.pipelines.planning.plan import Plan
 
 Source = Annotated[
     str, typer.Argument(metavar="MODEL", help='"nano", a folder (config.json is enough), a hub id.')
@@ -55,7 +55,7 @@ def plan(
     for name in (source, vision_tokenizer):  # a slip is said at once: importing torch takes a while
         if name is not None:
             hub.local_folder(name)
-    from dromaius.pipelines.plan import plan as make_plan
+    from dromaius.pipelines.planning.plan import plan as make_plan
 
     made = make_plan(
         source,
@@ -129,7 +129,7 @@ def _parts(plan: "Plan", facts: dict[str, Any]) -> list[str]:
 
 
 def _modes(plan: "Plan") -> list[tuple[str, ...]]:
-    from dromaius.pipelines.plan import SIZES
+    from dromaius.pipelines.planning.plan import SIZES
 
     rows: list[tuple[str, ...]] = [
         ("", "peak", *(f"{size} GB" for size in SIZES), plan.card.name),

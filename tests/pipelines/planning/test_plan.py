@@ -11,8 +11,8 @@ import torch
 from benchmarks import plan as benchmark
 from dromaius.errors import CheckpointError, InputError
 from dromaius.models.emu3.config import Emu3Config
-from dromaius.pipelines import cards
-from dromaius.pipelines.plan import plan
+from dromaius.pipelines.planning import cards
+from dromaius.pipelines.planning.plan import plan
 
 
 @pytest.fixture(autouse=True)

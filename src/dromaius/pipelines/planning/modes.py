@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import nn
 
 from dromaius.models.emu3.language_model import LanguageModel
-from dromaius.pipelines.dry_run import Decoding, Peak
+from dromaius.pipelines.planning.dry_run import Decoding, Peak
 
 BITS = {"int8": 8 + 16 / 128, "int4": 4 + 16 / 128 + 4 / 128}
 """Bits a quantized weight takes: groups of 128 share a 16-bit scale (int4: and a 4-bit zero)."""

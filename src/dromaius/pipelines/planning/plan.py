@@ -1,9 +1,9 @@
 """What a model will take on a device, before anything is loaded: memory, and time by the roofline.
 
 Weights are counted from the configuration, what is held beside them by a dry run of the model's own
-code (`dromaius.pipelines.dry_run`). Memory is in bytes; a "24 GB" card is taken to hold 24 * 10^9:
-what it has beyond (24 GiB are 25.8 GB) is left to the driver, to libraries' workspaces and to what
-an allocator cannot use.
+code (`dry_run`). Memory is in bytes; a "24 GB" card is taken to hold 24 * 10^9: what it has beyond
+(24 GiB are 25.8 GB) is left to the driver, to libraries' workspaces and to what an allocator cannot
+use.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from dromaius.models.emu3 import layouts
 from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.prompt import smart_resize
-from dromaius.pipelines import dry_run, modes
-from dromaius.pipelines.cards import Card, find_card
-from dromaius.pipelines.dry_run import Decoding, Peak
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.image import picture_grid
 from dromaius.pipelines.load import PUBLISHED_VISION_TOKENIZER, number_type
-from dromaius.pipelines.modes import Weights
-from dromaius.pipelines.roofline import Speed, speeds
+from dromaius.pipelines.planning import dry_run, modes
+from dromaius.pipelines.planning.cards import Card, find_card
+from dromaius.pipelines.planning.dry_run import Decoding, Peak
+from dromaius.pipelines.planning.modes import Weights
+from dromaius.pipelines.planning.roofline import Speed, speeds
 from dromaius.pipelines.video import CHUNKS_AT_ONCE
 
 Task = Literal["image", "ask", "reconstruct", "video"]

@@ -10,8 +10,8 @@ import torch
 
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.models.emu3.config import Emu3Config
-from dromaius.pipelines.cards import Card
-from dromaius.pipelines.modes import BITS, Weights
+from dromaius.pipelines.planning.cards import Card
+from dromaius.pipelines.planning.modes import BITS, Weights
 
 
 @dataclass(frozen=True)
