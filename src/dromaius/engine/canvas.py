@@ -67,17 +67,15 @@ class Canvas:
         self.seeds = torch.tensor([request.seed for request in requests], device=device)
         self._min_p = torch.tensor([request.min_p or 0.0 for request in requests], device=device)
         self._scale = torch.tensor([float(r.guidance) for r in requests], device=device)
-        self._interval = torch.tensor([r.guided_codes() for r in requests], device=device)  # [B,2]
+        guided = [request.guided_codes() for request in requests]
+        self._interval = torch.tensor(guided, device=device)  # [B,2]
+        self.last_guided = max(stop for _, stop in guided)
+        """The code from which on no picture has guidance; the host's, it is asked at each pass."""
 
     @property
     def copies(self) -> int:
         """Rows per picture."""
         return 2 if self.guided else 1
-
-    @property
-    def last_guided(self) -> int:
-        """The code from which on no picture has guidance."""
-        return int(self._interval[:, 1].max())
 
     def scores(self, logits: Tensor, index: Tensor) -> Tensor:
         """Logits [R,V] for code number index [B] of each picture -> scores [B,V], -inf forbidden.

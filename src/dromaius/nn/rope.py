@@ -6,6 +6,7 @@ Legend: B batch, T tokens, H heads, D head dim.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -177,7 +178,7 @@ def inverse_frequencies(
 def _dynamic(rope: RopeParameters, exponents: Tensor, length: Tensor | None) -> Tensor:
     """NTK-aware base change that starts beyond the configured context."""
     context = float(rope.max_position_embeddings)
-    reach = torch.tensor(context, device=exponents.device)
+    reach = torch.full((), context, device=exponents.device)
     if length is not None:
         reach = torch.maximum(length.float(), reach)
     growth = rope.stretch * reach / context - (rope.stretch - 1)
@@ -187,12 +188,18 @@ def _dynamic(rope: RopeParameters, exponents: Tensor, length: Tensor | None) -> 
 
 def _longrope(rope: RopeParameters, exponents: Tensor, length: Tensor | None) -> Tensor:
     """One table of divisors within the original context, another beyond it."""
-    short = torch.tensor(rope.short_factor, dtype=torch.float32, device=exponents.device)
-    long = torch.tensor(rope.long_factor, dtype=torch.float32, device=exponents.device)
+    short = _constants(tuple(rope.short_factor or ()), exponents.device)
+    long = _constants(tuple(rope.long_factor or ()), exponents.device)
     divisors = short
     if length is not None:
         divisors = torch.where(length > rope.original_context, long, short)
     return 1.0 / (divisors * rope.rope_theta**exponents)
+
+
+@cache
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers of a configuration on a device; copied there once, since a copy waits for it."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _yarn_scale(stretch: float, mscale: float) -> float:
