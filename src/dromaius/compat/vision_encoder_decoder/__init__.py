@@ -1,0 +1,34 @@
+"""VisionEncoderDecoder with the classes, arguments and results of seed 004.
+
+Encoders and decoders are transformers' own; how they are joined, the projection, masks, loss, ids
+and files are ours. Values equal transformers 5.23's where that works. Where it does not:
+
+| call | transformers 5.23 | here |
+|---|---|---|
+| from_encoder_decoder_pretrained(vit, gpt2) | AttributeError, but for BERTs | works |
+| Config(encoder=vit, decoder=bert) | a model that ignores the image | flags are set |
+| from_encoder_decoder_configs(a, b) | changes b | changes copies |
+| from_encoder_decoder_pretrained | returned in training mode | in evaluation mode |
+| settings of decoding given to Config | lost | in generation_config |
+| ids assigned to model.config | ignored by generate | honoured |
+| config.pad_token_id before it is set | AttributeError | None |
+| a text longer than the decoder's positions | IndexError | cut to them |
+| gradient accumulation under the Trainer | N times too large | right |
+| loss of a bfloat16 model | in bfloat16 | in float32 |
+| output_attentions with SDPA | empty tuples | eager for that call |
+| projection of the image | at every step | once |
+| encoder_attention_mask | TypeError | used |
+| resize_token_embeddings | fails halfway | works |
+| TrOCR with sinusoidal positions, loaded | NotImplementedError | works |
+| ConvNeXt, ResNet, PVT, FocalNet, LeViT | AttributeError | work |
+| ViT-MAE, Pixtral | wrong in silence | ConfigError |
+| decoder object without cross-attention | an error in forward | ConfigError |
+| BART with fewer encoder layers, cached | IndexError | works |
+| TensorFlow or Flax weights | random weights or an error | read |
+| tensors missing in the files | random weights, a log | CheckpointError |
+"""
+
+from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
+from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
+
+__all__ = ["VisionEncoderDecoderConfig", "VisionEncoderDecoderModel"]

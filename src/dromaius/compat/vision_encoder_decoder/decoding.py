@@ -1,0 +1,167 @@
+"""`generate` with the right ids and lengths: what is set anywhere counts, the latest first."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from dromaius.compat.vision_encoder_decoder.configuration import (
+    TOKEN_IDS,
+    VisionEncoderDecoderConfig,
+)
+from dromaius.errors import ContextError, InputError
+from dromaius.models.vision_encoder_decoder import parts
+
+_NEW_TOKENS = 20
+"""transformers' length when none is given: so many tokens after the prompt."""
+
+_NOT_THE_ENCODERS = frozenset(
+    "self ** pixel_values return_dict output_attentions output_hidden_states".split()
+)
+"""Arguments of an encoder's forward that `generate` deals with itself."""
+
+
+class DecodingSettings:
+    """The part of the model that knows start, padding and end, and how long a text may be.
+
+    An id comes from `generate`'s arguments, else from what was last assigned to `model.config` or
+    `model.generation_config`, else from generation_config.json, else from the decoder's
+    configuration.
+    """
+
+    config: VisionEncoderDecoderConfig
+    generation_config: GenerationConfig
+    decoder: Any
+
+    def note_ids(self) -> None:
+        """Remembers the configuration's ids: what differs later was assigned since."""
+        self._noted = {name: getattr(self.config, name, None) for name in TOKEN_IDS}
+
+    def read_config(self) -> None:
+        """Takes over what was assigned to `model.config` since the last time."""
+        for name in TOKEN_IDS:
+            value = getattr(self.config, name, None)
+            if value != self._noted[name]:
+                setattr(self.generation_config, name, value)
+        self.note_ids()
+        self.generation_config.update(**self.config.take_decoding())
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Takes start, end and padding from a tokenizer.
+
+        Start is its `cls` or else `bos` token, end `sep` or else `eos`, padding `pad` or else end.
+        TrOCR's decoders start with the end token: its configuration says so and is kept.
+        Raises InputError if the tokenizer has more tokens than the decoder.
+        """
+        size = self.decoder.get_input_embeddings().num_embeddings
+        if len(tokenizer) > size:
+            raise InputError(
+                f"the tokenizer has {len(tokenizer)} tokens, the decoder {size}: they do not belong"
+                " together (or call model.resize_token_embeddings(len(tokenizer)))"
+            )
+        end = _either(tokenizer.sep_token_id, tokenizer.eos_token_id)
+        start = getattr(self.config.decoder, "decoder_start_token_id", None)
+        if start is None:
+            start = _either(tokenizer.cls_token_id, tokenizer.bos_token_id)
+        self.config.decoder_start_token_id = start
+        self.config.eos_token_id = end
+        self.config.pad_token_id = _either(tokenizer.pad_token_id, end)
+        self.read_config()
+
+    def start_and_pad(self) -> tuple[int, int]:
+        """Ids for shifting labels. Raises ValueError if no start id is set anywhere."""
+        self.read_config()
+        sources = (self.generation_config, self.config, self.config.decoder)
+        ids = {
+            name: next((i for s in sources if (i := getattr(s, name, None)) is not None), None)
+            for name in TOKEN_IDS
+        }
+        start = _one(_either(ids["decoder_start_token_id"], ids["bos_token_id"]))
+        pad = _one(_either(ids["pad_token_id"], ids["eos_token_id"]))
+        if start is None:
+            raise ValueError("set model.config.decoder_start_token_id: labels begin after it")
+        if pad is None:
+            raise ValueError("set model.config.pad_token_id: ignored labels are read as it")
+        return start, pad
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Text for images; arguments and results are transformers'.
+
+        Args:
+            inputs: pixels [B, C, H, W], as is `pixel_values`.
+            encoder_attention_mask: [B, S], zero for image tokens that are padding.
+
+        A length beyond the decoder's positions is cut to them.
+        Raises ContextError for a prompt that leaves no room.
+        """
+        self.read_config()
+        pixels = kwargs.pop("pixel_values", inputs)
+        settings, kwargs = self._bounded(generation_config, kwargs)
+        if kwargs.get("assistant_model") is not None:
+            return super().generate(pixels, settings, **kwargs)  # type: ignore[misc]  # a mixin
+        kwargs["encoder_outputs"] = self._encode_for(pixels, settings, kwargs)
+        return super().generate(None, settings, **kwargs)  # type: ignore[misc]  # a mixin
+
+    def _encode_for(self, pixels: Any, settings: Any, kwargs: dict[str, Any]) -> Any:
+        """Encodes the images; takes the encoder's own arguments out of `kwargs`."""
+        model: Any = self
+        mask, given = (
+            kwargs.pop("encoder_attention_mask", None),
+            kwargs.pop("encoder_outputs", None),
+        )
+        known = parts.arguments(type(model.encoder).forward) - _NOT_THE_ENCODERS
+        options = {name: kwargs.pop(name) for name in known & set(kwargs)}
+        for name in ("output_attentions", "output_hidden_states"):
+            options[name] = bool(_setting(name, kwargs, settings, self.generation_config))
+        return model._encoded(pixels, given, mask, **options)
+
+    def _bounded(
+        self, generation_config: Any, kwargs: dict[str, Any]
+    ) -> tuple[GenerationConfig | None, dict[str, Any]]:
+        """The settings with lengths that the decoder has positions for."""
+        limit = parts.max_positions(self.decoder)
+        if limit is None:
+            return generation_config, kwargs
+        prompt = kwargs.get("decoder_input_ids")
+        held = 1 if prompt is None else prompt.shape[1]
+        if held >= limit:
+            raise ContextError(
+                f"a prompt of {held} tokens leaves no room in the decoder's {limit} positions"
+            )
+        read = (kwargs, generation_config, self.generation_config)
+        new, longest = _setting("max_new_tokens", *read), _setting("max_length", *read)
+        wanted = held + (_NEW_TOKENS if longest is None else 0) if new is None else held + new
+        if longest is not None and new is None:
+            wanted = longest
+        if wanted + (prompt is not None) <= limit:
+            return generation_config, kwargs
+        bound: dict[str, Any] = {"max_length": limit, "max_new_tokens": None}
+        for name in ("min_length", "min_new_tokens"):
+            if (least := _setting(name, *read)) is not None:
+                bound[name] = min(least, limit if name == "min_length" else limit - held)
+        if generation_config is None:
+            return None, kwargs | bound
+        settings = GenerationConfig.from_dict(generation_config.to_dict() | bound)
+        return settings, {name: value for name, value in kwargs.items() if name not in bound}
+
+
+def _setting(name: str, kwargs: dict[str, Any], *configs: Any) -> Any:
+    """The first that is given."""
+    values = [kwargs.get(name), *(getattr(config, name, None) for config in configs)]
+    return next((value for value in values if value is not None), None)
+
+
+def _either(first: Any, second: Any) -> Any:
+    return second if first is None else first
+
+
+def _one(ids: Any) -> int | None:
+    """Several ids may end a text; the first stands for them."""
+    return ids[0] if isinstance(ids, (list, tuple)) else ids
