@@ -37,7 +37,9 @@ class Drawing:
     def __init__(self, step: int, records: list[dict[str, Any]]) -> None:
         self.step, self.steps, self.records = step, STEPS, records
         self.closes_row = step % 3 == 0
+        self.passes, self.accelerate, self.reason = step, "off", ""
         self.codes = [Codes(r["height"] // 8, r["width"] // 8) for r in records]
+        self.tokens = [codes.numel() for codes in self.codes]
 
     def pictures(self) -> list[Image.Image]:
         return [picture(record, self.step / self.steps) for record in self.records]

@@ -28,7 +28,7 @@ def quickly(
     model: Any, requests: list[GridRequest], sampler: Sampler, how: Jacobi
 ) -> tuple[list[list[int]], int]:
     """The finished codes of each picture, and how many passes they took."""
-    steps = [codes.clone() for codes in draw_grids_in_passes(model, requests, sampler, how)]
+    steps = [seen.codes.clone() for seen in draw_grids_in_passes(model, requests, sampler, how)]
     found = [steps[-1][i, : one.grid.drawn].tolist() for i, one in enumerate(requests)]
     return found, len(steps)
 
@@ -104,10 +104,11 @@ def test_passes_yield_the_certain_codes_only(pair: Pair, rng: random.Random) -> 
     one = request(rng, 3, 4, 5)
     (final,) = draw(pair.ours, [one], Sampler())
     seen = 0
-    for codes in draw_grids_in_passes(pair.ours, [one], Sampler(), Jacobi(window=4)):
-        row = codes[0].tolist()
+    for found in draw_grids_in_passes(pair.ours, [one], Sampler(), Jacobi(window=4)):
+        row = found.codes[0].tolist()
         certain = row.index(-1) if -1 in row else len(row)
         assert row == final[:certain] + [-1] * (12 - certain) and certain > seen
+        assert found.missing == 12 - certain
         seen = certain
     assert seen == 12
 

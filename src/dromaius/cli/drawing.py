@@ -31,10 +31,39 @@ class Sampling:
     min_p: float | None
     temperature: float
     guided: tuple[float, float] | None
+    accelerate: str = "off"
+    window: int | None = None
 
     def arguments(self) -> dict[str, Any]:
         """For `stream_image`."""
-        return {k: v for k, v in asdict(self).items() if k != "guided" or v is not None}
+        optional = ("guided", "window")
+        return {k: v for k, v in asdict(self).items() if k not in optional or v is not None}
+
+    def pictures(self) -> dict[str, Any]:
+        """What the pictures depend on: of the ways to draw them only the coupled one."""
+        if self.accelerate == "coupled":
+            return asdict(self)
+        return asdict(self) | {"accelerate": None, "window": None}
+
+
+class Tally:
+    """What the batches of a command took, and the way to draw that "auto" chose."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self.passes, self.tokens = 0, 0
+        self.chosen: str | None = None
+
+    def choose(self, drawing: "Drawing") -> None:
+        """Said once; it holds for the batches to come."""
+        if drawing.reason and self.chosen is None:
+            self.chosen = drawing.accelerate
+            if not self._quiet:
+                console.remark(f"auto chose {drawing.accelerate}: {drawing.reason}")
+
+    def add(self, drawing: "Drawing") -> None:
+        self.passes += drawing.passes
+        self.tokens += sum(drawing.tokens)
 
 
 class Previews:
@@ -65,6 +94,7 @@ def draw_batch(
     specs: Sequence[PictureSpec],
     paths: Sequence[Path],
     sampling: Sampling,
+    tally: Tally,
     meter: console.Meter,
     more: float,
     previews: Previews | None = None,
@@ -77,6 +107,8 @@ def draw_batch(
     """
     before, cells, begun, written, drawing = meter.done, 0, 0, 0, None
     arguments = _arguments(specs) | sampling.arguments() | ({"state": state} if state else {})
+    if tally.chosen:
+        arguments["accelerate"] = tally.chosen
     try:
         with closing(model.stream_image(**arguments)) as drawings:
             for drawing in drawings:
@@ -85,16 +117,20 @@ def draw_batch(
                 here = cells / max(drawing.steps, 1)
                 done = before + here * (drawing.step - begun)
                 meter.update(done, (before + here * (drawing.steps - begun)) * more)
+                tally.choose(drawing)
                 if previews and drawing.closes_row and drawing.step < drawing.steps:
                     previews.after_row(drawing)
         assert drawing is not None, "the model drew nothing"
+        tally.add(drawing)
+        took = {"accelerate": drawing.accelerate, "passes": drawing.passes}
         for picture, record, path in zip(drawing.pictures(), drawing.records, paths, strict=True):
             made = provenance(model.name, model.hash, record)
             output.write_picture(picture, path, made.png_info())
             if previews:
                 previews.final(picture, written, made.png_info())
+            row = {"path": str(path), **asdict(made), **took, "tokens": drawing.tokens[written]}
             written += 1
-            yield {"path": str(path), **asdict(made)}
+            yield row
     except KeyboardInterrupt:
         _keep_partial(model, drawing, paths, written, state)
         raise
@@ -109,6 +145,8 @@ def provenance(name: str, model_hash: str, record: dict[str, Any]) -> "Provenanc
     sampler = {key: record[key] for key in chooses}
     if tuple(record["guided"]) != WHOLE:
         sampler["guided"] = list(record["guided"])
+    if record.get("accelerate"):
+        sampler |= {key: record[key] for key in ("accelerate", "window")}
     return Provenance(
         model=name,
         model_hash=model_hash,

@@ -46,7 +46,7 @@ class Progress:
 
     def check(self, specs: Sequence[PictureSpec], sampling: Sampling, batch_size: int) -> None:
         """Raises InputError, naming what differs, if the file is of another command."""
-        everything = [[asdict(spec) for spec in specs], asdict(sampling), batch_size]
+        everything = [[asdict(spec) for spec in specs], sampling.pictures(), batch_size]
         self._digest = hashlib.sha256(json.dumps(everything).encode()).hexdigest()
         if self._found is None:
             return
@@ -93,9 +93,9 @@ class Progress:
         record: dict[str, Any] = found.records[0] if found and found.records else {}
         start = found.note.get("start") if found else 0
         place = start if type(start) is int and 0 <= start < len(specs) else 0
-        given = {
-            k: v for k, v in (asdict(specs[place]) | asdict(sampling)).items() if v is not None
-        }
+        wanted = sampling.pictures()
+        given = {k: v for k, v in (asdict(specs[place]) | wanted).items() if v is not None}
+        given |= {"accelerate": wanted["accelerate"]}  # None is a value of its own here
         for key, value in given.items():
             if key in record and record[key] != (list(value) if key == "guided" else value):
                 was, now = f"{record[key]!r}"[:60], f"{value!r}"[:60]

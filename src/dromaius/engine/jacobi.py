@@ -17,19 +17,18 @@ Legend: B pictures, R rows, K codes in the window, T tokens, V visual ids.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dromaius.engine.canvas import Canvas, GridRequest
 from dromaius.engine.rows import NextToken
-from dromaius.engine.sampling import Sampler, gumbel, uniform
+from dromaius.engine.sampling import Sampler
+from dromaius.engine.speculative import PassNoise, speculate
 
 FORMS = ("seed-exact", "coupled")
 WINDOW = 16
-_PASS = 0x5851F42D4C957F2D
-"""Odd: passes draw from noise of their own, seed + pass * this, in the coupled form."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,63 @@ class Jacobi:
             raise ValueError(f"window must be 0 or more drafts, got {self.window}")
 
 
+@dataclass(frozen=True)
+class LastPass:
+    """What a pass was fed and what it drew: with the codes before it, all that follows from it."""
+
+    before: Tensor
+    """int64 [B], codes of each picture that were certain before it."""
+    after: Tensor
+    """int64 [B], and behind it."""
+    drafts: Tensor
+    """int64 [B,K], what it was fed."""
+    drawn: Tensor
+    """int64 [B,1+K], what it drew; `after - before` of them are certain."""
+
+
+@dataclass(frozen=True)
+class Certain:
+    """Where pictures stand behind a pass."""
+
+    codes: Tensor
+    """int64 [B, most codes], -1 where nothing is certain; the same tensor in every pass."""
+    missing: int
+    """Codes that the picture that misses most still misses."""
+    last: LastPass | None = None
+    """What a drawing in the coupled form needs to go on from here to the same pictures."""
+
+
 @torch.no_grad()
 def draw_grids_in_passes(
-    model: NextToken, requests: Sequence[GridRequest], sampler: Sampler, how: Jacobi
-) -> Iterator[Tensor]:
+    model: NextToken,
+    requests: Sequence[GridRequest],
+    sampler: Sampler,
+    how: Jacobi,
+    last: LastPass | None = None,
+) -> Iterator[Certain]:
     """As `draw_grids`, with as many codes a pass as hold; each picture goes at its own pace.
 
+    A coupled drawing that was stopped behind `last` goes on from it: that pass is fed once more,
+    because later drafts are judged by the distributions that it gave.
+
     Yields:
-        After each forward pass the codes that are certain, int64 [B, most codes].
+        After each forward pass what is certain (going on from `last`: from the second pass on).
     """
-    canvas = Canvas(model, requests)
-    window = _Window(canvas, sampler, how)
-    if not window.missing:
-        yield canvas.codes
-        return
-    window.begin(canvas.rows.prefill())
-    yield canvas.codes
+    if last is not None:
+        # the code before its drafts is fed by the pass itself, as it was then
+        codes = (last.before - 1).tolist()
+        shorter = [replace(r, begun=r.begun[:n]) for r, n in zip(requests, codes, strict=True)]
+        window = _Window(Canvas(model, shorter), sampler, how)
+        window.canvas.rows.prefill()
+        window.again(requests, last)
+    else:
+        window = _Window(Canvas(model, requests), sampler, how)
+        if window.missing:
+            window.begin(window.canvas.rows.prefill())
+    yield window.certainty()
     while window.missing:
         window.advance()
-        yield canvas.codes
+        yield window.certainty()
 
 
 class _Window:
@@ -73,7 +110,7 @@ class _Window:
 
     def __init__(self, canvas: Canvas, sampler: Sampler, how: Jacobi) -> None:
         self.canvas, self.sampler, self.size = canvas, sampler, how.window
-        self.coupled = how.form == "coupled" and not sampler.greedy
+        self.coupled = how.form == "coupled" and not sampler.greedy and how.window > 0
         self.certain: list[int] = canvas.begun.tolist()
         """Codes of each picture that are final."""
         self.lengths = [len(prompt) for prompt in canvas.rows.prompts]
@@ -82,12 +119,16 @@ class _Window:
         self.drafts = torch.zeros(len(canvas.grids), size, dtype=torch.long, device=device)
         self.drawn_from: Tensor | None = None
         """What the drafts were drawn from, log-probabilities [B,K,V] (coupled form)."""
-        self.passes = 0
+        self.last: LastPass | None = None
 
     @property
-    def missing(self) -> bool:
-        grids = self.canvas.grids
-        return any(n < grid.drawn for n, grid in zip(self.certain, grids, strict=True))
+    def missing(self) -> int:
+        """Codes that the picture that misses most still misses."""
+        pairs = zip(self.certain, self.canvas.grids, strict=True)
+        return max(grid.drawn - n for n, grid in pairs)
+
+    def certainty(self) -> Certain:
+        return Certain(self.canvas.codes, self.missing, self.last)
 
     def begin(self, logits: Tensor) -> None:
         """The first code of each picture, and drafts behind it drawn from the same scores."""
@@ -102,31 +143,50 @@ class _Window:
 
     def advance(self) -> None:
         """One forward pass."""
-        self.passes += 1
+        places = self._places(1 + self.size)  # [B,1+K]
+        scores, fed = self._forward(places)
+        kept, drawn = self._judge(scores, places)
+        self._conclude(scores, drawn, self._counts(kept), fed)
+
+    def again(self, requests: Sequence[GridRequest], last: LastPass) -> None:
+        """A pass that was made before: what it drew is known, what it drew from is not."""
+        for row, request, n in zip(self.canvas.codes, requests, last.before.tolist(), strict=True):
+            row[:n] = torch.tensor(list(request.begun[:n]), dtype=torch.long)
+        self.certain = last.before.tolist()
+        device = self.canvas.codes.device
+        self.drafts, drawn = last.drafts.to(device), last.drawn.to(device)
+        scores, fed = self._forward(self._places(1 + self.size))
+        self._conclude(scores, drawn, (last.after - last.before).tolist(), fed)
+
+    # --- one pass, part by part ------------------------------------------------------------------
+
+    def _forward(self, places: Tensor) -> tuple[Tensor, list[list[int]]]:
+        """Scores [B,1+K,V] of the codes at `places`, and the `good` tokens of `_tokens`."""
         canvas = self.canvas
         if canvas.guided and self._lowest() >= canvas.last_guided:
             canvas.stop_guidance()
             self.lengths = self.lengths[: len(canvas.grids)]
-        ids, take, fed = self._tokens()
+        ids, take, good = self._tokens()
         copies = canvas.copies
         start = torch.tensor(self.lengths, device=ids.device)
         visible = min(max(self.lengths) + ids.shape[1], canvas.rows.cache.slots)
         logits = canvas.rows.window(ids.repeat(copies, 1), start, visible)  # [R,T,V]
         wanted = take.repeat(copies, 1)[..., None].expand(-1, -1, logits.shape[-1])
-        places = self._places(1 + self.size)  # [B,1+K]
-        scores = canvas.scores(logits.gather(1, wanted), places)  # [B,1+K,V]
-        kept, drawn = self._judge(scores, places)
-        counts = self._counts(kept)
-        before = list(self.certain)
+        return canvas.scores(logits.gather(1, wanted), places), good
+
+    def _conclude(
+        self, scores: Tensor, drawn: Tensor, counts: list[int], good: list[list[int]]
+    ) -> None:
+        """So many of the codes drawn are certain now; the others are the next drafts."""
+        before, drafts = torch.tensor(self.certain), self.drafts
         self._settle(drawn, counts)
         for row in range(len(self.lengths)):
-            picture = row % len(canvas.grids)
-            done = self.certain[picture] - before[picture]
-            self.lengths[row] += fed[picture][done] if done else 0
+            picture = row % len(counts)
+            self.lengths[row] += good[picture][counts[picture]]
         if self.size:
             self._slide(scores, drawn, counts)
-
-    # --- one pass, part by part ------------------------------------------------------------------
+        if self.coupled:
+            self.last = LastPass(before, torch.tensor(self.certain), drafts, drawn)
 
     def _tokens(self) -> tuple[Tensor, Tensor, list[list[int]]]:
         """What a pass feeds: the last certain code and the drafts, line ends between them.
@@ -135,7 +195,7 @@ class _Window:
         tokens are good once so many more codes are certain.
         """
         canvas, drafts = self.canvas, self.drafts.tolist()
-        lines, takes, fed = [], [], []
+        lines, takes, goods = [], [], []
         for b, grid in enumerate(canvas.grids):
             n = min(self.certain[b], grid.drawn)
             codes = [int(canvas.codes[b, n - 1]), *drafts[b][: self.size]]
@@ -150,11 +210,11 @@ class _Window:
                 good.append(len(ids))
             lines.append(ids)
             takes.append(take)
-            fed.append(good)
+            goods.append(good)
         longest = max(1, *map(len, lines))
         padded = [ids + [canvas.start] * (longest - len(ids)) for ids in lines]
         device = canvas.codes.device
-        return torch.tensor(padded, device=device), torch.tensor(takes, device=device), fed
+        return torch.tensor(padded, device=device), torch.tensor(takes, device=device), goods
 
     def _places(self, count: int) -> Tensor:
         """Code numbers [B,count] from each picture's first uncertain one on."""
@@ -166,23 +226,11 @@ class _Window:
         if not self.coupled:
             drawn = self._draw(scores, places)
             return drawn[:, :-1] == self.drafts[:, : self.size], drawn
-        return self._speculate(scores, places)
-
-    def _speculate(self, scores: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Speculative sampling at every place, with noise that belongs to this pass."""
         assert self.drawn_from is not None
-        p = self._shares(scores).exp()  # [B,1+K,V]
-        q = self.drawn_from.exp()
-        drafts = self.drafts[..., None]
-        chance = p[:, :-1].gather(-1, drafts) / q.gather(-1, drafts).clamp_min(1e-38)
-        noise = self._noise(places[:, :-1], None)
-        kept = noise < chance[..., 0]  # [B,K]
-        rest = (p[:, :-1] - q).clamp_min(0.0)
-        empty = rest.sum(-1, keepdim=True) <= 0  # p = q up to rounding: any draw from p will do
-        left = torch.cat((torch.where(empty, p[:, :-1], rest), p[:, -1:]), dim=1)
-        redrawn = (left.log() + self._noise(places, left.shape[-1])).argmax(-1)  # [B,1+K]
-        held = torch.where(kept, self.drafts, redrawn[:, :-1])
-        return kept, torch.cat((held, redrawn[:, -1:]), dim=1)
+        certain = torch.tensor(self.certain, device=places.device)
+        noise = PassNoise(self.canvas.seeds, certain, self._offsets(places))
+        shares = self._shares(scores).exp()
+        return speculate(shares, self.drawn_from.exp(), self.drafts, noise)
 
     def _counts(self, kept: Tensor) -> list[int]:
         """How many codes of each picture are certain now: the drafts that hold, and one more."""
@@ -229,17 +277,6 @@ class _Window:
     def _shares(self, scores: Tensor) -> Tensor:
         """Log-probabilities after temperature, top-k and top-p."""
         return self.sampler.keep(scores.flatten(0, 1)).log_softmax(-1).view_as(scores)
-
-    def _noise(self, places: Tensor, ids: int | None) -> Tensor:
-        """Of this pass: uniform [B,K], or Gumbel [B,K,ids]."""
-        device, count = places.device, places.shape[1]
-        own = self.canvas.seeds + torch.tensor(self.passes, device=device) * _PASS  # may wrap
-        seeds, offsets = own[:, None].expand(-1, count).flatten(), self._offsets(places).flatten()
-        if ids is None:
-            first = torch.zeros(1, dtype=torch.long, device=device)
-            return uniform(seeds, offsets, first).view(places.shape).float()
-        every = torch.arange(1, ids + 1, device=device)
-        return gumbel(seeds, offsets, every).view(*places.shape, ids)
 
     def _offsets(self, places: Tensor) -> Tensor:
         """Places among each picture's tokens, line ends counted."""

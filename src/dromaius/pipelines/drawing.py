@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dromaius.engine.jacobi import LastPass
+from dromaius.engine.passes import Passes
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.pipelines.state import State, StateFile
 
@@ -36,6 +39,9 @@ class Record:
     top_p: float | None
     min_p: float | None
     guided: tuple[float, float] = (0.0, 1.0)
+    accelerate: str | None = None
+    """The form of decoding if the picture depends on it, and with it on the window: "coupled"."""
+    window: int | None = None
 
 
 class Drawing:
@@ -49,8 +55,14 @@ class Drawing:
         self.steps = max(grid.drawn for grid in grids)
         self.closes_row = False
         """Whether the last step closed a row of the widest picture."""
+        self.passes = 0
+        """Forward passes so far."""
+        self.accelerate, self.reason = "", ""
+        """The mode in which codes are drawn, and why if "auto" chose it; empty until known."""
         self._width = max(grid.width for grid in grids)
         self._flat = torch.full((len(grids), self.steps), -1)
+        self._last: LastPass | None = None
+        self._begun = [0] * len(grids)
 
     @property
     def codes(self) -> list[Tensor]:
@@ -74,26 +86,44 @@ class Drawing:
             self.records,
             self._flat.cpu().numpy().astype(np.int32),
             self.step == self.steps,
+            None if self._last is None else _numbers(self._last),
         )
 
-    def begin(self, file: StateFile) -> list[list[int]]:
-        """Takes over what a state file holds, if there is one: the codes of each picture."""
+    def begin(self, file: StateFile) -> tuple[list[list[int]], LastPass | None]:
+        """Takes over what a state file holds, if there is one: the codes of each picture.
+
+        A coupled drawing also needs its last pass; without one, it begins anew.
+        """
         drawn, found = [grid.drawn for grid in self._grids], file.read()
         if found is None:
-            return [[] for _ in drawn]
+            return [[] for _ in drawn], None
         codebook = self._model.vocabulary.codebook_size
-        begun = file.begun(found, self.state(), drawn, codebook)
+        begun, last = file.begun(found, self.state(), drawn, codebook), None
+        window = self.records[0]["window"]
+        if window and any(begun) and list(map(len, begun)) != drawn:
+            numbers = file.last_pass(found, begun, drawn, codebook, window)
+            last = None if numbers is None else _last_pass(numbers)
+            begun = [[] for _ in drawn] if last is None else begun
         for row, codes in zip(self._flat, begun, strict=True):
             row[: len(codes)] = torch.tensor(codes, dtype=torch.long)
         missing = max(most - len(codes) for most, codes in zip(drawn, begun, strict=True))
         self.step = self.steps - missing
-        return begun
+        self._begun = [len(codes) for codes in begun]
+        self._last = last
+        return begun, last
 
-    def advance(self, codes: Tensor, step: int) -> None:
-        """Shows `codes` [B, most] of which `step` are drawn of the picture that has most."""
-        rows = self.step // self._width
-        self._flat, self.step = codes, step
-        self.closes_row = step // self._width > rows or step == self.steps
+    def advance(self, codes: Tensor, passes: Passes) -> None:
+        """Shows `codes` [B, most] behind a pass."""
+        rows, self.step = self.step // self._width, self.steps - passes.missing
+        self._flat, self._last = codes, passes.last
+        self.passes, self.accelerate, self.reason = passes.count, passes.chosen, passes.reason
+        self.closes_row = self.step // self._width > rows or self.step == self.steps
+
+    @property
+    def tokens(self) -> list[int]:
+        """Codes that were drawn of each picture, without those that a state file held."""
+        counts = (self._flat >= 0).sum(1).tolist()
+        return [count - begun for count, begun in zip(counts, self._begun, strict=True)]
 
     def _picture(self, codes: Tensor) -> Image.Image:
         picture = self._model.decode_image(codes.clamp(min=0))
@@ -102,3 +132,16 @@ class Drawing:
             mask = undrawn.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
             picture.paste(UNDRAWN_GREY, mask=Image.fromarray(mask.numpy().astype("uint8") * 255))
         return picture
+
+
+def _numbers(last: LastPass) -> NDArray[np.int32]:
+    """[B, 3+2K]: how many codes were certain before and behind, what was fed, what was drawn."""
+    certain = torch.stack((last.before, last.after), 1)
+    numbers = torch.cat((certain, last.drafts.cpu(), last.drawn.cpu()), 1)
+    return numbers.numpy().astype(np.int32)
+
+
+def _last_pass(numbers: NDArray[np.int32]) -> LastPass:
+    certain, codes = torch.from_numpy(numbers.astype(np.int64)).split((2, numbers.shape[1] - 2), 1)
+    window = codes.shape[1] // 2
+    return LastPass(certain[:, 0], certain[:, 1], codes[:, :window], codes[:, window:])

@@ -111,6 +111,8 @@ class Emu3:
         n: int = 1,
         guided: tuple[float, float] = (0.0, 1.0),
         state: str | Path | None = None,
+        accelerate: str | None = None,
+        window: int | None = None,
     ) -> Image.Image | list[Image.Image]:
         """Draw one picture, or many in one batch.
 
@@ -135,6 +137,9 @@ class Emu3:
             guided: the part of each picture, as shares of its codes, that is drawn with guidance.
             state: a file that keeps what is drawn so far, row by row, and from which the same call
                 goes on; without a seed, with the file's own. It stays when all is drawn.
+            accelerate: "seed-exact" draws the same picture in fewer passes, "auto" does so where it
+                is faster; "coupled" draws another picture of the same distribution. None is "off".
+            window: codes that a pass of these tries at once. Default: 16.
 
         Returns:
             One picture for a str prompt with n = 1, otherwise a list, prompt by prompt.
@@ -158,6 +163,8 @@ class Emu3:
             n,
             guided,
             state,
+            accelerate,
+            window,
         )
         pictures = drawing.pictures()
         return pictures[0] if isinstance(prompt, str) and n == 1 else pictures

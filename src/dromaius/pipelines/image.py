@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dromaius.engine.canvas import GridRequest
-from dromaius.engine.decode import draw_grids
+from dromaius.engine.jacobi import WINDOW
+from dromaius.engine.passes import MODES, Passes
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import InputError, warn_once
@@ -24,6 +25,9 @@ from dromaius.pipelines.state import StateFile
 
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
+
+MOST_DRAFTS = 1024
+"""Of a pass; more would cost memory, and no pass keeps so many."""
 
 
 def stream_images(
@@ -43,6 +47,8 @@ def stream_images(
     n: int = 1,
     guided: tuple[float, float] = (0.0, 1.0),
     state: str | Path | StateFile | None = None,
+    accelerate: str | None = None,
+    window: int | None = None,
 ) -> Generator[Drawing, None, None]:
     """Draw pictures, yielding the same `Drawing` after each step; see `Emu3.generate_image`."""
     model.require_language_model()
@@ -62,6 +68,8 @@ def stream_images(
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
     negatives = _each(negative_prompt, count, "negative_prompt")
     part, file = _guided(guided), None if state is None else StateFile.at(state)
+    mode, drafts = _mode(accelerate, window)
+    coupled = mode == "coupled"  # the only mode on which the pictures depend
     seeds = (seed is None and file and _seeds_of(file, count * n)) or _seeds(seed, count, n)
 
     grids = [picture_grid(model, heights[p], widths[p], ratios[p], area) for p in range(count)]
@@ -78,11 +86,25 @@ def stream_images(
             sampler.top_p,
             floor,
             part,
+            mode if coupled else None,
+            drafts if coupled else None,
         )
         for p in range(count)
         for copy in range(n)
     ]
-    return _run(model, records, [grid for grid in grids for _ in range(n)], sampler, file)
+    every = [grid for grid in grids for _ in range(n)]
+    return _run(model, records, every, sampler, file, mode, drafts)
+
+
+def _mode(accelerate: str | None, window: int | None) -> tuple[str, int]:
+    """What None stands for is filled in."""
+    mode = "off" if accelerate is None else accelerate
+    if mode not in MODES:
+        raise InputError(f"accelerate must be one of {', '.join(MODES)}, got {accelerate!r}")
+    drafts = WINDOW if window is None else whole(window, "window")
+    if not 1 <= drafts <= MOST_DRAFTS:
+        raise InputError(f"window must be 1 to {MOST_DRAFTS} drafts, got {drafts}")
+    return mode, drafts
 
 
 def _sampler(
@@ -103,18 +125,21 @@ def _run(
     grids: Sequence[TokenGrid],
     sampler: Sampler,
     file: StateFile | None,
+    mode: str,
+    window: int,
 ) -> Generator[Drawing, None, None]:
     """The state is written at once, behind each row, and however the drawing ends."""
     drawing = Drawing(model, records, grids)
-    begun: list[list[int]] = drawing.begin(file) if file else [[]] * len(grids)
+    begun, last = drawing.begin(file) if file else ([[]] * len(grids), None)
     requests = [_request(model, *given) for given in zip(records, grids, begun, strict=True)]
+    passes = Passes(model.require_language_model(), requests, sampler, mode, window, last)
     saved = -1
     try:
         if file:
             drawing.save(file)
             saved = drawing.step
-        for codes in draw_grids(model.require_language_model(), requests, sampler):
-            drawing.advance(codes, min(drawing.step + 1, drawing.steps))
+        for codes in passes:
+            drawing.advance(codes, passes)
             if file and drawing.closes_row:
                 drawing.save(file)
                 saved = drawing.step

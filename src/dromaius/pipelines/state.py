@@ -1,7 +1,9 @@
 """Half-made pictures in a file: what they are to be, and their codes so far.
 
-The file is safetensors: one tensor `codes`, int32 [B, most codes], -1 where nothing is drawn, and
-what the codes depend on as JSON in the metadata. It needs no torch to be read.
+The file is safetensors: a tensor `codes`, int32 [B, most codes], -1 where nothing is drawn, and
+what the codes depend on as JSON in the metadata. A drawing in the coupled form with a window of K
+drafts also has `last_pass`, int32 [B, 3+2K]: how many codes were certain before its last pass and
+behind it, the drafts that it was fed, the codes that it drew. It needs no torch to be read.
 """
 
 import json
@@ -17,6 +19,7 @@ from dromaius.errors import InputError
 from dromaius.files import read_bytes, write_bytes
 
 FORMAT, VERSION = "dromaius drawing", "1"
+TENSORS = ("codes", "last_pass")
 MAX_BYTES = 256 * 2**20
 """A larger file is not read: the codes of some 8,000 pictures of 720x720 pixels."""
 
@@ -32,6 +35,7 @@ class State:
     """One a picture: every argument that it depends on."""
     codes: NDArray[np.int32]
     finished: bool
+    last_pass: NDArray[np.int32] | None = None
     note: dict[str, Any] = field(default_factory=dict)
     """What a caller keeps along with it."""
 
@@ -61,9 +65,13 @@ class StateFile:
             "note": self.note,
         }
         metadata = {"format": FORMAT, "format_version": VERSION, "state": json.dumps(facts)}
-        content = state.codes.astype("<i4").tobytes()
-        codes = {"dtype": "I32", "shape": state.codes.shape, "data_offsets": [0, len(content)]}
-        head = json.dumps({"__metadata__": metadata, "codes": codes}).encode()
+        content, entries = b"", {}
+        for name in TENSORS:
+            if (tensor := getattr(state, name)) is not None:
+                start, content = len(content), content + tensor.astype("<i4").tobytes()
+                place = {"shape": tensor.shape, "data_offsets": [start, len(content)]}
+                entries[name] = {"dtype": "I32", **place}
+        head = json.dumps({"__metadata__": metadata, **entries}).encode()
         head += b" " * (-len(head) % 8)
         write_bytes(self.path, len(head).to_bytes(8, "little") + head + content)
 
@@ -82,7 +90,7 @@ class StateFile:
                     f"{self.path} has format version {metadata['format_version']!r:.20}; "
                     f"this version of dromaius reads {VERSION}"
                 )
-            return _state(json.loads(metadata["state"]), head["codes"], content)
+            return _state(json.loads(metadata["state"]), head, content)
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -116,14 +124,48 @@ class StateFile:
                 return [row.tolist() for row in rows]
         raise InputError(f"{self.path} is damaged: its codes do not fit its pictures")
 
+    def last_pass(
+        self,
+        found: State,
+        begun: Sequence[Sequence[int]],
+        drawn: Sequence[int],
+        codebook: int,
+        window: int,
+    ) -> NDArray[np.int32] | None:
+        """The last pass of a drawing in the coupled form; None if there was only the prefill.
 
-def _state(facts: dict[str, Any], codes: dict[str, Any], content: bytes) -> State:
+        Raises InputError if it is not one behind which the codes `begun` stand.
+        """
+        if (numbers := found.last_pass) is None:
+            return None
+        if numbers.shape == (len(drawn), 3 + 2 * window):
+            drafts_and_drawn = numbers[:, 2:]
+            fits = 0 <= drafts_and_drawn.min() and drafts_and_drawn.max() < codebook
+            for row, codes, most in zip(numbers.tolist(), begun, drawn, strict=True):
+                before, after = row[:2]
+                new = row[2 + window :][: max(0, after - before)]
+                fits &= 1 <= before <= after <= most and codes[before:after] == new
+            if fits:
+                return numbers
+        raise InputError(f"{self.path} is damaged: its last pass does not fit its codes")
+
+
+def _state(facts: dict[str, Any], head: dict[str, Any], content: bytes) -> State:
     """Raises ValueError, KeyError or TypeError for facts of other kinds or a wrong length."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    if codes["dtype"] != "I32" or codes["data_offsets"] != [0, len(content) - start]:
-        raise ValueError("codes are not where they should be")
-    values = np.frombuffer(content, "<i4", offset=start).reshape(codes["shape"])
-    state = State(**{"codes": values.astype(np.int32), **facts})
+    content = content[8 + int.from_bytes(content[:8], "little") :]
+    tensors: dict[str, NDArray[np.int32]] = {}
+    end = 0
+    for name in TENSORS:
+        if name == "codes" or name in head:
+            start, end = end, head[name]["data_offsets"][1]
+            if head[name]["dtype"] != "I32" or head[name]["data_offsets"] != [start, end]:
+                raise ValueError(f"{name} are not where they should be")
+            values = np.frombuffer(content[start:end], "<i4").reshape(head[name]["shape"])
+            tensors[name] = values.astype(np.int32)
+    if end != len(content):
+        raise ValueError("the file has another length")
+    values = tensors["codes"]
+    state = State(codes=values, last_pass=tensors.get("last_pass"), **facts)
     kinds = {"model_hash": str, "dtype": str, "records": list, "finished": bool, "note": dict}
     if not all(isinstance(getattr(state, name), kind) for name, kind in kinds.items()):
         raise TypeError("a fact is of another kind")
