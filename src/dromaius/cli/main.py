@@ -20,7 +20,18 @@ import typer
 from dromaius.cli import console
 from dromaius.cli.explain import USAGE_ERROR, Terminated, debugging, explain
 
-VERBS = ("image", "ask", "chat", "reconstruct", "convert", "info", "plan", "train", "eval")
+VERBS = (
+    "image",
+    "ask",
+    "chat",
+    "reconstruct",
+    "convert",
+    "quantize",
+    "info",
+    "plan",
+    "train",
+    "eval",
+)
 """Each is a function of its own name in the module of its own name."""
 
 _asked_to_end: list[int] = []

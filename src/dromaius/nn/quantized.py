@@ -9,6 +9,7 @@ Legend: O outputs, I inputs, R rows of x.
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -171,6 +172,13 @@ def quantize(model: nn.Module, plan: Mapping[str, Form]) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new.train(layer.training))
     return model
+
+
+def count_numbers(model: nn.Module) -> int:
+    """Parameters of a model, the numbers of packed matrices among them; shared ones count once."""
+    matrices = {id(m): m for m in model.modules() if isinstance(m, Packed)}
+    packed = sum(math.prod(matrix.shape) for matrix in matrices.values())
+    return packed + sum(parameter.numel() for parameter in model.parameters())
 
 
 # --------------------------------------------------------------------------------------- the kernel

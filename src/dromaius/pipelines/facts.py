@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dromaius.nn.quantized import count_numbers
+
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
 
@@ -12,16 +14,16 @@ if TYPE_CHECKING:
 def describe(model: Emu3) -> dict[str, Any]:
     """Family, sizes, settings, hash: what `dromaius info` prints."""
     halves = {"language_model": model.language_model, "vision_tokenizer": model.vision_tokenizer}
+    stored = model.config.quantization
     return {
         "name": model.name,
         "family": "emu3",
         "layout": model.layout,
         "hash": model.hash,
         "parameters": {
-            name: sum(p.numel() for p in half.parameters())
-            for name, half in halves.items()
-            if half is not None
+            name: count_numbers(half) for name, half in halves.items() if half is not None
         },
+        **({"quantization": asdict(stored)} if stored else {}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "vocabulary_size": model.config.language_model.vocab_size

@@ -20,7 +20,6 @@ from dromaius.io.checkpoint import list_tensors, read_tensors, without_memory
 from dromaius.io.shards import MAX_SHARD_BYTES, save_sharded
 from dromaius.models.emu3 import export, layouts, weights
 from dromaius.models.emu3.config import Emu3Config
-from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.tokenizers import convert as tokenizer_forms
 from dromaius.tokenizers import find_tokenizer
@@ -61,7 +60,7 @@ def convert(
 
     Raises:
         CheckpointError, ConfigError: the source is damaged, or the layout has no word for it.
-        InputError: a destination exists already.
+        InputError: a destination exists already, or quantized weights would have to be changed.
     """
     if layout not in ("dromaius", "baai", "hf"):
         raise InputError(f"layout must be dromaius, baai or hf, got {layout!r}")
@@ -70,13 +69,18 @@ def convert(
     if vision_tokenizer is not None:
         folders.append(hub.resolve(vision_tokenizer))
         config = layouts.join(config, layouts.read_config(folders[1]))
-    _check_tensors(folders, config)
-    stream = _Stream(folders, dtype, progress)
+    if config.quantization is not None and (layout != "dromaius" or dtype is not None):
+        raise InputError(
+            f"{source} holds quantized weights ({config.quantization.name}), which cannot be "
+            "converted; convert the model they were made from"
+        )
+    check_tensors(folders, config)
+    stream = Stream(folders, dtype, progress)
     tokenizer = find_tokenizer(folders[0])
     with ExitStack() as complete_together:
         parts = []
         for part in _plan(config, Path(destination), vision_destination, layout):
-            parts.append((part, complete_together.enter_context(_whole_folder(part.folder))))
+            parts.append((part, complete_together.enter_context(whole_folder(part.folder))))
         for part, folder in parts:
             names = part.write_tokenizer(tokenizer, folder) if tokenizer is not None else {}
             for name, content in part.files(names, stream.language_dtype()).items():
@@ -128,7 +132,7 @@ def _plan(
     return parts
 
 
-class _Stream:
+class Stream:
     """The tensors of one or two folders, renamed and reshaped on the way."""
 
     def __init__(
@@ -171,16 +175,17 @@ class _Stream:
         return str(first.dtype).removeprefix("torch.")
 
 
-def _check_tensors(folders: list[Path], config: Emu3Config) -> None:
+def check_tensors(folders: list[Path], config: Emu3Config) -> None:
     """Raises CheckpointError if a tensor is absent or misshapen, or is not the model's."""
     expected: dict[str, Tensor] = {}
     optional = set()
     with without_memory():
         if config.language_model is not None:
-            state = LanguageModel(config.language_model).state_dict()
+            state = weights.empty_language_model(config).state_dict()
             expected |= {weights.LANGUAGE + name: tensor for name, tensor in state.items()}
             if config.language_model.tie_word_embeddings:
-                optional = {f"{weights.LANGUAGE}lm_head.weight"}
+                head = f"{weights.LANGUAGE}lm_head.weight"
+                optional = {name for name in expected if name.startswith(head)}
         if config.vision_tokenizer is not None:
             state = VisionTokenizer(config.vision_tokenizer).state_dict()
             expected |= {weights.VISION + name: tensor for name, tensor in state.items()}
@@ -204,7 +209,7 @@ def _check_tensors(folders: list[Path], config: Emu3Config) -> None:
             raise CheckpointError(f"{folders[0]}: {name} is {shape}, not {wanted}")
 
 
-class _whole_folder:
+class whole_folder:
     """A folder that is filled under another name and takes its own when all went well."""
 
     def __init__(self, folder: Path) -> None:

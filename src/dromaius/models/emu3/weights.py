@@ -17,6 +17,7 @@ from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import Layout, detect, read_config
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.nn.quantized import Packed, quantize
 
 LANGUAGE, VISION = "language_model.", "vision_tokenizer."
 
@@ -96,15 +97,28 @@ def load_language_model(
 ) -> LanguageModel:
     """The language model of a folder in any layout, in evaluation mode.
 
+    What is quantized stays as it is stored; `dtype` is that of the rest and of the computation.
     Raises CheckpointError naming missing, unexpected or misshapen tensors.
     """
     config = config or read_config(folder)
     if config.language_model is None:
         raise CheckpointError(f"{folder} holds no language model")
+    model = empty_language_model(config)
+    _fill(model, folder, LANGUAGE, device, dtype)
+    for module in model.modules():
+        if isinstance(module, Packed):
+            module.dtype = model.model.norm.weight.dtype
+    return model.eval().requires_grad_(False)
+
+
+def empty_language_model(config: Emu3Config) -> LanguageModel:
+    """The language model without memory, with places for what its checkpoint holds."""
+    assert config.language_model is not None
     with checkpoint.without_memory():
         model = LanguageModel(config.language_model)
-    _fill(model, folder, LANGUAGE, device, dtype)
-    return model.eval().requires_grad_(False)
+        if config.quantization is not None:
+            quantize(model, config.quantization.plan(config.language_model))
+    return model
 
 
 def load_vision_tokenizer(
@@ -141,13 +155,25 @@ def _fill(
             return None  # the other half's, or a table that is computed
         return ours.removeprefix(half)
 
+    packed = {
+        f"{name}.{part}": buffer.dtype
+        for name, matrix in module.named_modules(remove_duplicate=False)
+        if isinstance(matrix, Packed)
+        for part, buffer in matrix.named_buffers()
+    }
+
+    def shaped(name: str, tensor: Tensor) -> Tensor:
+        if name in packed and tensor.dtype != packed[name]:
+            raise CheckpointError(f"{folder}: {name} is {tensor.dtype}, not {packed[name]}")
+        return our_tensor(half + name, tensor)
+
     checkpoint.load_into(
         module,
         folder,
         rename=rename,
         device=device or "cpu",
-        dtype=dtype,
-        transform=lambda name, tensor: our_tensor(half + name, tensor),
+        dtype=lambda name: None if name in packed else dtype,
+        transform=shaped,
     )
 
 
