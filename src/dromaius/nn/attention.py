@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dromaius.nn.linear import Linear
+from dromaius.nn.linear import Linear, together
 from dromaius.nn.rope import rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -103,7 +103,7 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         attend: Attend = sdpa,
     ) -> Tensor:
-        q, k, v = (self._heads(f(x)) for f in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = map(self._heads, together(x, self.q_proj, self.k_proj, self.v_proj))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k, v = cache.update(k, v)

@@ -4,6 +4,7 @@ Legend: R rows, I inputs, O outputs.
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from dromaius.nn.quantized import Outputs
 
 MOST_ROWS = 16
 """Above this many rows a product is no longer bound by reading the weight."""
-_NAMES = {torch.float32: "product_float32", torch.bfloat16: "product_bfloat16"}
+_NAMES = {torch.float32: "products_float32", torch.bfloat16: "products_bfloat16"}
 
 
 class Linear(nn.Linear):
@@ -53,27 +54,50 @@ def applies(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def together(x: Tensor, *layers: nn.Module) -> list[Tensor]:
+    """What each layer makes of x [...,I]: [...,O] each, in one call where all are plain `Linear`s.
+
+    A pass over few rows hands its threads the weights of all layers as if they were one matrix.
+    """
+    if all(type(layer) is Linear and not _hooked(layer) for layer in layers):
+        pairs = [(layer.weight, layer.bias) for layer in layers]
+        if all(applies(x, weight) for weight, _ in pairs):
+            return products(x, pairs)
+    return [layer(x) for layer in layers]
+
+
+def _hooked(layer: nn.Module) -> bool:
+    """Whether somebody wants to see or change what the layer is called with or returns."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [...,I], weight [O,I], bias [O] -> [...,O]; sums in float32, rounded once.
 
     A row's result depends neither on the other rows nor on the number of threads.
     """
+    return products(x, [(weight, bias)])[0]
+
+
+def products(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
+    """`few_rows` with each (weight, bias)."""
     kernel = _kernel(x.dtype)
     assert kernel is not None  # see `applies`
-    outputs, inputs = weight.shape
-    x = x.contiguous()
-    y = x.new_empty(*x.shape[:-1], outputs)
+    x, inputs = x.contiguous(), x.shape[-1]
+    made = [x.new_empty(*x.shape[:-1], len(weight)) for weight, _ in layers]
+    matrices: list[int] = []  # `Matrix` of few_rows.cpp, one behind the other
+    for (weight, bias), y in zip(layers, made, strict=True):
+        place = 0 if bias is None else bias.data_ptr()
+        matrices += (weight.data_ptr(), place, y.data_ptr(), len(weight))
     kernel(
         x.data_ptr(),
-        weight.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        y.data_ptr(),
+        (ctypes.c_int64 * len(matrices))(*matrices),
+        len(layers),
         x.numel() // inputs,
         inputs,
-        outputs,
         torch.get_num_threads(),
     )
-    return y
+    return made
 
 
 @cache
@@ -84,6 +108,6 @@ def _kernel(dtype: torch.dtype) -> Any:
         return None
     function = getattr(found, _NAMES[dtype])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = [pointer] * 4 + [number] * 3 + [ctypes.c_int]
+    function.argtypes = [pointer] * 2 + [number] * 3 + [ctypes.c_int]
     function.restype = None
     return function

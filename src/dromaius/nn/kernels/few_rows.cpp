@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include <immintrin.h>
@@ -84,20 +85,30 @@ struct BFloat16 {
     }
 };
 
-// OUTS outputs of ROWS rows: every vector of W that is loaded serves all rows.
+// How far ahead of its reads a block asks memory for weights, in bytes of each output's row.
+constexpr int64_t AHEAD = 2048;
+
+// OUTS outputs of ROWS rows: every vector of W that is loaded serves all rows. x is packed.
 template <typename Kind, int ROWS, int OUTS>
 inline void block(const typename Kind::element* x, const typename Kind::element* w,
                   const typename Kind::element* bias, typename Kind::element* y, int64_t in,
                   int64_t out) {
+    constexpr int64_t ahead = AHEAD / sizeof(typename Kind::element);
     __m512 sums[ROWS][OUTS];
     for (int r = 0; r < ROWS; ++r)
         for (int o = 0; o < OUTS; ++o) sums[r][o] = _mm512_setzero_ps();
     int64_t i = 0;
     for (; i + Kind::step <= in; i += Kind::step) {
+        // The processor foresees neither the ends of pages nor the jump to the next outputs.
+        int64_t next = i + ahead;
+        if (next >= in) next += (OUTS - 1) * in;
         typename Kind::vector weights[OUTS];
-        for (int o = 0; o < OUTS; ++o) weights[o] = Kind::read(w + o * in + i);
+        for (int o = 0; o < OUTS; ++o) {
+            _mm_prefetch(reinterpret_cast<const char*>(w + o * in + next), _MM_HINT_T0);
+            weights[o] = Kind::read(w + o * in + i);
+        }
         for (int r = 0; r < ROWS; ++r) {
-            const auto value = Kind::read(x + r * in + i);
+            const auto value = Kind::read(x + i * ROWS + r * Kind::step);
             for (int o = 0; o < OUTS; ++o) sums[r][o] = Kind::madd(sums[r][o], value, weights[o]);
         }
     }
@@ -105,7 +116,7 @@ inline void block(const typename Kind::element* x, const typename Kind::element*
         const int rest = int(in - i);
         for (int r = 0; r < ROWS; ++r)
             for (int o = 0; o < OUTS; ++o)
-                sums[r][o] = Kind::madd(sums[r][o], Kind::read(x + r * in + i, rest),
+                sums[r][o] = Kind::madd(sums[r][o], Kind::read(x + i * ROWS + r * Kind::step),
                                         Kind::read(w + o * in + i, rest));
     }
     for (int r = 0; r < ROWS; ++r)
@@ -115,40 +126,94 @@ inline void block(const typename Kind::element* x, const typename Kind::element*
         }
 }
 
-template <typename Kind, int OUTS>
-inline void blocks(const typename Kind::element* x, const typename Kind::element* w,
-                   const typename Kind::element* bias, typename Kind::element* y, int64_t rows,
-                   int64_t in, int64_t out) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) block<Kind, 4, OUTS>(x + r * in, w, bias, y + r * out, in, out);
-    switch (rows - r) {
-        case 3: block<Kind, 3, OUTS>(x + r * in, w, bias, y + r * out, in, out); break;
-        case 2: block<Kind, 2, OUTS>(x + r * in, w, bias, y + r * out, in, out); break;
-        case 1: block<Kind, 1, OUTS>(x + r * in, w, bias, y + r * out, in, out); break;
+// x [rows, in] as blocks read it: eight rows together, of them a vector of each in turn. Rows whose
+// length is a power of two would else push each other, and the weights, out of the nearest cache.
+template <typename Kind>
+void pack(const typename Kind::element* x, int64_t rows, int64_t in,
+          std::vector<typename Kind::element>& packed) {
+    const int64_t steps = (in + Kind::step - 1) / Kind::step;
+    packed.assign(rows * steps * Kind::step, 0);
+    auto* to = packed.data();
+    for (int64_t group = 0; group < rows; group += 8) {
+        const int64_t last = rows - group < 8 ? rows : group + 8;
+        for (int64_t i = 0; i < in; i += Kind::step)
+            for (int64_t r = group; r < last; ++r, to += Kind::step) {
+                const int64_t count = in - i < Kind::step ? in - i : Kind::step;
+                std::memcpy(to, x + r * in + i, count * sizeof(*to));
+            }
     }
+}
+
+// Outputs [first, stop) of ROWS rows, as many together as there are registers for sums.
+template <typename Kind, int ROWS>
+inline void span(const typename Kind::element* x, const typename Kind::element* w,
+                 const typename Kind::element* bias, typename Kind::element* y, int64_t first,
+                 int64_t stop, int64_t in, int64_t out) {
+    constexpr int OUTS = ROWS <= 2 ? 8 : ROWS <= 4 ? 4 : 3;
+    int64_t o = first;
+    for (; o + OUTS <= stop; o += OUTS)
+        block<Kind, ROWS, OUTS>(x, w + o * in, bias ? bias + o : nullptr, y + o, in, out);
+    for (; o < stop; ++o)
+        block<Kind, ROWS, 1>(x, w + o * in, bias ? bias + o : nullptr, y + o, in, out);
 }
 #endif
 
+// One matrix: weight [out, in], bias [out] or null, y [rows, out].
+template <typename T>
+struct Matrix {
+    const T* weight;
+    const T* bias;
+    T* y;
+    int64_t out;
+};
+
+// Outputs [first, stop) of all rows; the weights stay in the nearest cache from eight to eight rows.
 template <typename T, typename Kind>
-void product(const T* x, const T* w, const T* bias, T* y, int64_t rows, int64_t in, int64_t out,
-             int threads) {
-    constexpr int64_t CHUNK = 16;  // outputs that a thread takes together
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t start = 0; start < out; start += CHUNK) {
-        const int64_t stop = start + CHUNK < out ? start + CHUNK : out;
-        int64_t o = start;
+inline void outputs(const T* x, const Matrix<T>& m, int64_t first, int64_t stop, int64_t rows,
+                    int64_t in) {
 #if WIDE
-        for (; o + 4 <= stop; o += 4)
-            blocks<Kind, 4>(x, w + o * in, bias ? bias + o : nullptr, y + o, rows, in, out);
-        for (; o < stop; ++o)
-            blocks<Kind, 1>(x, w + o * in, bias ? bias + o : nullptr, y + o, rows, in, out);
+    for (int64_t r = 0; r < rows; r += 8) {
+        const T* xr = x + r * ((in + Kind::step - 1) / Kind::step * Kind::step);
+        T* yr = m.y + r * m.out;
+        switch (rows - r < 8 ? rows - r : 8) {
+#define CASE(n)                                                                          \
+    case n:                                                                              \
+        span<Kind, n>(xr, m.weight, m.bias, yr, first, stop, in, m.out);                 \
+        break;
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#undef CASE
+        }
+    }
 #else
-        for (; o < stop; ++o)
-            for (int64_t r = 0; r < rows; ++r) {
-                float sum = dot(x + r * in, w + o * in, in);
-                store(y + r * out + o, bias ? sum + load(bias + o) : sum);
-            }
+    for (int64_t o = first; o < stop; ++o)
+        for (int64_t r = 0; r < rows; ++r) {
+            float sum = dot(x + r * in, m.weight + o * in, in);
+            store(m.y + r * m.out + o, m.bias ? sum + load(m.bias + o) : sum);
+        }
 #endif
+}
+
+// Several matrices with the same x, as if their outputs were those of one.
+template <typename T, typename Kind>
+void products(const T* x, const Matrix<T>* matrices, int64_t count, int64_t rows, int64_t in,
+              int threads) {
+    constexpr int64_t PART = 48 * 1024;  // bytes of weights that a thread takes together
+    int64_t part = PART / (in * int64_t(sizeof(T))) / 8 * 8;
+    if (part < 8) part = 8;
+#if WIDE
+    static thread_local std::vector<T> packed;  // its memory is kept from call to call
+    pack<Kind>(x, rows, in, packed);
+    x = packed.data();
+#endif
+    int64_t parts = 0;
+    for (int64_t m = 0; m < count; ++m) parts += (matrices[m].out + part - 1) / part;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (parts > 2)
+    for (int64_t p = 0; p < parts; ++p) {
+        int64_t place = p;
+        const Matrix<T>* m = matrices;
+        for (; place >= (m->out + part - 1) / part; ++m) place -= (m->out + part - 1) / part;
+        const int64_t first = place * part, stop = first + part < m->out ? first + part : m->out;
+        outputs<T, Kind>(x, *m, first, stop, rows, in);
     }
 }
 
@@ -161,14 +226,14 @@ struct BFloat16 {};
 
 extern "C" {
 
-void product_float32(const float* x, const float* w, const float* bias, float* y, int64_t rows,
-                     int64_t in, int64_t out, int threads) {
-    product<float, Float32>(x, w, bias, y, rows, in, out, threads);
+void products_float32(const float* x, const Matrix<float>* matrices, int64_t count, int64_t rows,
+                      int64_t in, int threads) {
+    products<float, Float32>(x, matrices, count, rows, in, threads);
 }
 
-void product_bfloat16(const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
-                      int64_t rows, int64_t in, int64_t out, int threads) {
-    product<uint16_t, BFloat16>(x, w, bias, y, rows, in, out, threads);
+void products_bfloat16(const uint16_t* x, const Matrix<uint16_t>* matrices, int64_t count,
+                       int64_t rows, int64_t in, int threads) {
+    products<uint16_t, BFloat16>(x, matrices, count, rows, in, threads);
 }
 
 }  // extern "C"
