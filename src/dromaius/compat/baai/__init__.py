@@ -12,12 +12,12 @@ from dromaius.compat.baai.auto import (
     AutoTokenizer,
 )
 from dromaius.compat.baai.configuration import Emu3Config, Emu3VisionVQConfig
-from dromaius.compat.baai.grid_rule import GridRule
 from dromaius.compat.baai.image_processing import Emu3VisionVQImageProcessor
 from dromaius.compat.baai.language_model import Emu3ForCausalLM
 from dromaius.compat.baai.processing import STAGE1_TEMPLATE, Emu3Processor
 from dromaius.compat.baai.tokenization import Emu3Tokenizer
 from dromaius.compat.baai.vision import Emu3VisionVQModel
+from dromaius.compat.grid_rule import GridRule
 
 # What the repositories call the object that build_prefix_constrained_fn returns
 Emu3PrefixConstrainedLogitsHelper = GridRule

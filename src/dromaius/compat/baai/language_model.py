@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dromaius.compat.baai.configuration import Emu3Config
 from dromaius.compat.baai.loading import as_dtype, attention_implementation, read_options
+from dromaius.compat.drawing import DrawsGrids
 from dromaius.compat.transformers.attention import (
     Eager,
     LayerView,
@@ -31,7 +31,7 @@ from dromaius.models.emu3.weights import load_language_model
 from dromaius.nn.attention import Attend, sdpa
 
 
-class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
+class Emu3ForCausalLM(PreTrainedModel, DrawsGrids):
     """ids [B,T] -> float32 logits [B,T,V]. Holds our `LanguageModel`'s parts under BAAI's names.
 
     Legend: B batch, T new tokens, S visible tokens, V vocabulary, C channels.
@@ -198,6 +198,12 @@ class Emu3ForCausalLM(PreTrainedModel, GenerationMixin):
         mask = mask.bool().clone()
         mask[:, : hidden.shape[1]] &= ~hidden
         return mask
+
+    def _seen(self, input_ids: Tensor, mask: Tensor | None) -> Tensor | None:
+        return self._hide_left_padding(input_ids, mask, None, 0)
+
+    def _decoder(self) -> tuple[Any, ours_config.LanguageModelConfig]:
+        return self.model, self.config.to_language_model()
 
     def prepare_inputs_for_generation(  # type: ignore[override]  # the rest is passed on
         self,

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.feature_extraction_utils import BatchFeature
 
-from dromaius.compat.baai.grid_rule import GridRule
 from dromaius.compat.baai.image_processing import Emu3VisionVQImageProcessor
 from dromaius.compat.baai.tokenization import Emu3Tokenizer
 from dromaius.compat.baai.vision import Emu3VisionVQModel
+from dromaius.compat.grid_rule import GridRule
 from dromaius.models.emu3.vocabulary import Vocabulary
 
 CHAT_TEMPLATE = "You are a helpful assistant. USER: {image_prompt}{text_prompt}. ASSISTANT:"

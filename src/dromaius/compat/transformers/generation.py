@@ -4,7 +4,7 @@ Upstream ignores `negative_prompt_ids` unless `guidance_scale` is given, and tak
 branch's softmax in the model's dtype (spec sections 0 and 5). Legend: B batch, T tokens.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
+from dromaius.compat.drawing import DrawsGrids
 from dromaius.compat.transformers.configuration import PUBLISHED_VOCAB_SIZE
 from dromaius.errors import warn_once
 from dromaius.models.emu3.config import GenerationSettings, VocabularyConfig
 
 
-class Emu3GenerationMixin(GenerationMixin):
-    """transformers' generation; a negative prompt always takes effect."""
+class Emu3GenerationMixin(DrawsGrids):
+    """transformers' generation, pictures by the engine; a negative prompt always takes effect."""
 
     def generate(
         self: Any,
@@ -38,7 +39,7 @@ class Emu3GenerationMixin(GenerationMixin):
             if prompt is not None:
                 _complete_negative_prompt(self, prompt, kwargs)
                 _repeat_negative_prompt(self, prompt, generation_config, kwargs)
-        return GenerationMixin.generate(self, inputs, generation_config, *args, **kwargs)
+        return DrawsGrids.generate(self, inputs, generation_config, *args, **kwargs)
 
     def _get_logits_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
         processors = GenerationMixin._get_logits_processor(self, *args, **kwargs)
@@ -47,19 +48,20 @@ class Emu3GenerationMixin(GenerationMixin):
                 isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
                 and processor.model is self
             ):
-                processor.model = _last_logits_in_float32(processor.model)
+                processor.model = _LastLogitsInFloat32(processor.model)
         return processors
 
 
-def _last_logits_in_float32(model: Callable[..., Any]) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class _LastLogitsInFloat32:
     """What the guidance processor needs of the unconditional branch, as exact as the other."""
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        output = model(*args, **kwargs, logits_to_keep=1, return_dict=True)
+    model_behind: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.model_behind(*args, **kwargs, logits_to_keep=1, return_dict=True)
         output.logits = output.logits.float()
         return output
-
-    return run
 
 
 def _turn_guidance_on(model: Any, generation_config: Any, kwargs: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ from dromaius.compat.transformers.text_model import Emu3TextModel, Past, with_he
 from dromaius.compat.transformers.vocabulary import Emu3ImageVocabularyMapping
 from dromaius.compat.transformers.vqvae import Emu3VQVAE, Emu3VQVAEModelOutput, ImageSizes
 from dromaius.models.emu3 import weights
+from dromaius.models.emu3.config import LanguageModelConfig
+from dromaius.nn.linear import Linear
 
 TAIL = 3
 """Ids after the last row of a generated picture: end of frame, end of image, end of text."""
@@ -180,7 +182,7 @@ class Emu3ForConditionalGeneration(Emu3PreTrainedModel, Emu3GenerationMixin):
         config = own_config(config, Emu3Config)
         super().__init__(config)
         self.model = Emu3Model(config)
-        self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        self.lm_head = Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         self.post_init()
 
     def halves(self) -> Mapping[str, nn.Module]:
@@ -212,6 +214,9 @@ class Emu3ForConditionalGeneration(Emu3PreTrainedModel, Emu3GenerationMixin):
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
+
+    def _decoder(self) -> tuple[Any, LanguageModelConfig]:
+        return self.model.text_model, self.config.text.to_ours()
 
     def get_image_tokens(self, pixel_values: Tensor, image_sizes: ImageSizes = None) -> Tensor:
         """See `Emu3Model.get_image_tokens`."""

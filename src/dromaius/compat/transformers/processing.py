@@ -9,9 +9,10 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, TextKwargs
 
+from dromaius.compat.grid_rule import GridRule
 from dromaius.compat.transformers.image_processing import Emu3ImageProcessor
 from dromaius.compat.transformers.loading import WITHOUT_EFFECT
-from dromaius.compat.transformers.tokenization import load_transformers_tokenizer
+from dromaius.compat.transformers.tokenization import load_transformers_tokenizer, vocabulary_of
 from dromaius.io import hub
 from dromaius.models.emu3 import dialects
 from dromaius.models.emu3.config import ImageSettings
@@ -138,6 +139,14 @@ class Emu3Processor(ProcessorMixin):
     ) -> tuple[int, int]:
         """(rows, columns) of codes of a picture of about `image_area` pixels."""
         return generation_grid(ratio, image_area, spatial_factor)
+
+    def build_prefix_constrained_fn(self, height: Any, width: Any) -> GridRule:
+        """The rule of a picture for `generate(prefix_allowed_tokens_fn=...)`, as BAAI's processor.
+
+        Args:
+            height, width: rows and columns of codes, one number for all prompts or one each.
+        """
+        return GridRule.from_sizes(height, width, vocabulary_of(self.tokenizer))
 
     def postprocess(self, images: Any, **kwargs: Any) -> Any:
         """See `Emu3ImageProcessor.postprocess`."""

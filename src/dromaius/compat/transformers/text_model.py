@@ -23,8 +23,10 @@ from dromaius.compat.transformers.base import Emu3PreTrainedModel, language_view
 from dromaius.compat.transformers.configuration import Emu3TextConfig, own_config
 from dromaius.compat.transformers.generation import Emu3GenerationMixin
 from dromaius.models.emu3 import weights
+from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.nn.attention import sdpa
 from dromaius.nn.decoder import Decoder
+from dromaius.nn.linear import Linear
 
 Past = Cache | LegacyCache | Sequence[tuple[Tensor, Tensor]]
 
@@ -131,7 +133,7 @@ class Emu3ForCausalLM(Emu3PreTrainedModel, Emu3GenerationMixin):
         super().__init__(config)
         self.model = Emu3TextModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def halves(self) -> Mapping[str, nn.Module]:
@@ -148,6 +150,9 @@ class Emu3ForCausalLM(Emu3PreTrainedModel, Emu3GenerationMixin):
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
+
+    def _decoder(self) -> tuple[Any, LanguageModelConfig]:
+        return self.model, self.config.to_ours()
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from dromaius.errors import CheckpointError
 from dromaius.models.emu3.layouts import read_json
+from dromaius.models.emu3.vocabulary import Vocabulary
 from dromaius.tokenizers.bpe import BpeTokenizer
 from dromaius.tokenizers.convert import IMAGE_PLACEHOLDER, REPLACED_NAME, hf_form
 from dromaius.tokenizers.tiktoken import TiktokenTokenizer
@@ -71,3 +72,27 @@ def _with_roles(definition: dict[str, Any]) -> PreTrainedTokenizerBase:
         clean_up_tokenization_spaces=False,
         **roles,
     )
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    """The ids with a role, by their names; ValueError if visual ids do not count on from code 0."""
+    ids = tokenizer.get_vocab()
+    codes = sum(name.startswith("<|visual token ") for name in ids)
+    visual = [ids.get(f"<|visual token {code:06d}|>") for code in range(codes)]
+    roles = {
+        "pad": tokenizer.pad_token_id,
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "image_token": ids.get("<|image token|>"),
+        "image_start": ids.get("<|image start|>"),
+        "image_end": ids.get("<|image end|>"),
+        "end_of_line": ids.get("<|extra_200|>"),
+        "end_of_frame": ids.get("<|extra_201|>"),
+        "visual_start": visual[0] if visual else None,
+    }
+    if absent := [role for role, token in roles.items() if token is None]:
+        raise ValueError(f"the tokenizer has no id for {', '.join(absent)}")
+    start = roles["visual_start"]
+    if visual != list(range(start, start + codes)):
+        raise ValueError("the tokenizer's visual ids do not count on from code 0")
+    return Vocabulary(codebook_size=codes, **roles)

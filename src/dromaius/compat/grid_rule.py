@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import warn_once
 from dromaius.models.emu3.vocabulary import Vocabulary
 
@@ -47,10 +48,7 @@ class GridRule:
     def __call__(self, batch_id: int, input_ids: Tensor) -> Tensor:
         """Raises ValueError if the row has no picture header or no size was given for it."""
         ids = self.vocabulary
-        if len(self.heights) > 1 and batch_id >= len(self.heights):
-            raise ValueError(f"row {batch_id} has no size: {len(self.heights)} were given")
-        row = batch_id if len(self.heights) > 1 else 0
-        height, width = self.heights[row], self.widths[row]
+        height, width = self._size(batch_id)
         starts = (input_ids == ids.image_token).nonzero()
         if not len(starts):
             raise ValueError(f"row {batch_id} holds no image token (id {ids.image_token})")
@@ -64,6 +62,28 @@ class GridRule:
             closing = (ids.end_of_frame, ids.image_end, ids.eos)
             forced = closing[offset - last - 1] if offset - last <= len(closing) else ids.pad
         return torch.tensor([forced], device=input_ids.device)
+
+    def grid(self, batch_id: int) -> TokenGrid:
+        """The same rule for one row of the batch, as the engine takes it.
+
+        Raises ValueError if no size was given for the row.
+        """
+        ids = self.vocabulary
+        return TokenGrid(
+            *self._size(batch_id),
+            visual_start=ids.visual_start,
+            visual_stop=ids.visual_stop,
+            end_of_line=ids.end_of_line,
+            end_of_frame=ids.end_of_frame,
+            image_end=ids.image_end,
+            eos=ids.eos,
+        )
+
+    def _size(self, batch_id: int) -> tuple[int, int]:
+        if len(self.heights) > 1 and batch_id >= len(self.heights):
+            raise ValueError(f"row {batch_id} has no size: {len(self.heights)} were given")
+        row = batch_id if len(self.heights) > 1 else 0
+        return self.heights[row], self.widths[row]
 
 
 def _whole_numbers(value: Any) -> tuple[int, ...]:
