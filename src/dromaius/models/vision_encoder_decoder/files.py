@@ -131,7 +131,9 @@ def _read_h5(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
         import h5py
     except ImportError as error:
-        raise CheckpointError(f"{file}: reading it needs h5py (pip install h5py)") from error
+        raise CheckpointError(
+            f"{file}: reading it needs h5py (pip install 'dromaius[foreign]')"
+        ) from error
     try:
         with h5py.File(file, "r") as opened:
             for path, dataset in _datasets(h5py, file, opened, ""):
@@ -189,7 +191,9 @@ def _unpack(file: Path, content: bytes) -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise CheckpointError(f"{file}: reading it needs msgpack (pip install msgpack)") from error
+        raise CheckpointError(
+            f"{file}: reading it needs msgpack (pip install 'dromaius[foreign]')"
+        ) from error
     try:
         return msgpack.unpackb(content, ext_hook=_array, raw=False, strict_map_key=True)
     except CheckpointError:

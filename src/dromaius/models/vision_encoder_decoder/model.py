@@ -182,4 +182,4 @@ def tokens(features: Tensor, width: int | None = None) -> Tensor:
         return features
     if width is not None and features.shape[1] != width and features.shape[-1] == width:
         return features.flatten(1, 2)  # [B, h, w, E] -> [B, h*w, E]
-    return features.flatten(2).transpose(1, 2)  # [B, E, h, w] -> [B, h*w, E]
+    return features.flatten(2).mT.contiguous()  # [B, E, h, w] -> [B, h*w, E]

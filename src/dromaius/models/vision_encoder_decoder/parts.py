@@ -223,7 +223,7 @@ def mend_position_tables(decoder: nn.Module) -> None:
         if "weights" in module.__dict__:
             del module.weights
             module.register_buffer("weights", table, persistent=False)
-        if table.is_meta and not place.is_meta:
+        if not place.is_meta:  # after loading, a buffer holds whatever was in memory
             rows, width = table.shape
             with torch.device("cpu"):
                 values = module.get_embedding(rows, width, module.padding_idx)
