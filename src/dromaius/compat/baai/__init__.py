@@ -3,6 +3,7 @@
 Scripts written for the code in BAAI/Emu3-* run with their import lines changed to this module.
 Differences, each announced by one warning where it shows: left padding of a negative prompt is not
 attended to, grids under three codes wide end properly, the vision tokenizer stays float32.
+Pictures that `generate` is asked for are drawn by the engine (`dromaius.compat.drawing`).
 """
 
 from dromaius.compat.baai.auto import (

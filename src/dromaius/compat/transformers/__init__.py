@@ -19,6 +19,9 @@ surprised:
 | size= of the image processor | ignored | bounds in pixels |
 | postprocess to arrays | channels of all pictures | one picture an entry |
 | an unknown argument | often ignored | TypeError |
+
+Pictures that `generate` is asked for are drawn by the engine (`dromaius.compat.drawing`): the same
+ids when greedy, the same distribution when sampled.
 """
 
 from dromaius.compat.transformers.configuration import (
