@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dromaius.nn import few_tokens
+
 
 class CacheShape(Protocol):
     """What a cache must know of a decoder."""
@@ -81,6 +83,10 @@ class SlotView:
 
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new tokens [B,K,T,D]; return all visible slots [B,K,visible,D]."""
-        self.keys[self.rows, :, self.positions] = keys.transpose(1, 2)  # [B,T,K,D]
-        self.values[self.rows, :, self.positions] = values.transpose(1, 2)
+        if few_tokens.applies(keys, values, self.keys, self.values):
+            few_tokens.keep(keys, self.keys, self.positions)
+            few_tokens.keep(values, self.values, self.positions)
+        else:
+            self.keys[self.rows, :, self.positions] = keys.transpose(1, 2)  # [B,T,K,D]
+            self.values[self.rows, :, self.positions] = values.transpose(1, 2)
         return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dromaius.nn import few_tokens
 from dromaius.nn.linear import Linear, together
 from dromaius.nn.rope import rotate
 
@@ -34,6 +35,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 
 
     q [B,H,T,D], k and v [B,K,S,D], mask [B,1,T,S] -> [B,H,T,D].
     """
+    if mask is not None and few_tokens.can_attend(q, k, v, mask, dropout):
+        return few_tokens.attend(q, k, v, mask)
     batch, heads, new, dim = q.shape
     groups = heads // k.shape[1]
     if q.requires_grad and q.device.type == "cpu" and not dropout and k.shape[2] <= DENSE:

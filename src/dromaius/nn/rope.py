@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dromaius.nn import few_tokens
+
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 _NEEDS_FACTOR = ("linear", "dynamic", "llama3")
 
@@ -127,6 +129,8 @@ class RotaryEmbedding(nn.Module):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the heads of x [B,H,T,D] by the angles in cos and sin [B,T,D]."""
+    if few_tokens.applies(x, cos, sin):
+        return few_tokens.rotate(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     rotated = torch.cat((-second, first), dim=-1)
     return x * cos[:, None] + rotated * sin[:, None]
