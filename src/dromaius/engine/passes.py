@@ -67,10 +67,11 @@ class Passes:
         return self._plainly(begun) if self._mode == "off" else self._in_passes(begun, self.last)
 
     def _plainly(self, requests: Sequence[GridRequest]) -> Generator[Tensor, None, None]:
-        for codes in draw_grids(self._model, requests, self._sampler):
+        before = self.count
+        for step, codes in enumerate(draw_grids(self._model, requests, self._sampler), start=1):
             if self.missing:  # with nothing to draw the codes are shown all the same
                 self.missing -= 1
-                self.count += 1
+                self.count = before + step + (self.missing > 0)  # the next pass is made already
             yield codes
 
     def _in_passes(
