@@ -136,13 +136,17 @@ DECODERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def configuration(encoder: str, decoder: str, **kwargs: Any) -> VisionEncoderDecoderConfig:
+def configuration(
+    encoder: str, decoder: str, dropout: bool = True, **kwargs: Any
+) -> VisionEncoderDecoderConfig:
     """Ids are set on the whole; a wide init makes the images of random models count."""
     encoder_config, decoder_config = ENCODERS[encoder](), DECODERS[decoder]()
     for config in (encoder_config, decoder_config):
-        for name in ("initializer_range", "init_std"):
-            if hasattr(config, name):
+        for name, value in vars(config).items():
+            if name in ("initializer_range", "init_std"):
                 setattr(config, name, 0.3)
+            elif "drop" in name and isinstance(value, float) and not dropout:
+                setattr(config, name, 0.0)
     ids = {"decoder_start_token_id": START, "pad_token_id": PAD, "eos_token_id": END}
     return VisionEncoderDecoderConfig(
         encoder=encoder_config, decoder=decoder_config, **(ids | kwargs)

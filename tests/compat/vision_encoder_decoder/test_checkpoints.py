@@ -225,8 +225,14 @@ def test_folders_without_a_model(saved: Path, tmp_path: Path) -> None:
 
 def test_dtype_and_settings_at_loading(saved: Path) -> None:
     subject = VisionEncoderDecoderModel.from_pretrained(
-        saved, dtype=torch.bfloat16, attn_implementation="eager", pad_token_id=4
+        saved,
+        dtype=torch.bfloat16,
+        attn_implementation="eager",
+        pad_token_id=4,
+        encoder={"hidden_dropout_prob": 0.5},
     )
+    assert subject.config.encoder.hidden_dropout_prob == 0.5
+    assert subject.generation_config.pad_token_id == 4
     assert {p.dtype for p in subject.parameters()} == {torch.bfloat16}
     assert subject.config.decoder._attn_implementation == "eager"
     assert subject.config.pad_token_id == 4

@@ -64,6 +64,12 @@ def test_the_decoders_own_ids_are_the_last_resort() -> None:
     ]
 
 
+def test_a_configuration_put_in_place_of_the_models() -> None:
+    ours = bare("bert")
+    ours.config = model("vit", "bert", decoder_start_token_id=13).config
+    assert ours.generate(pixels("vit"), max_new_tokens=2)[0, 0] == 13
+
+
 def test_no_start_id_at_all() -> None:
     ours = bare("bert")
     ours.config.decoder.bos_token_id = ours.generation_config.bos_token_id = None

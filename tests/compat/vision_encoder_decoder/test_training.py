@@ -64,17 +64,7 @@ def train(steps: int, folder: Path) -> tuple[float, dict[str, Tensor]]:
         max_grad_norm=0.0,
         weight_decay=0.0,
     )
-    subject = model("vit", "gpt2").eval()
-    for module in subject.modules():  # no dropout: the parts draw different masks
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    for config in (subject.config.encoder, subject.config.decoder):
-        for name in ("attention_probs_dropout_prob", "attn_pdrop"):
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
-    for module in subject.modules():
-        if isinstance(getattr(module, "dropout_prob", None), float):
-            module.dropout_prob = 0.0
+    subject = model("vit", "gpt2", dropout=False)  # the parts would draw different masks
     trainer = transformers.Trainer(subject, arguments, train_dataset=samples)
     trainer.train()
     loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
@@ -95,18 +85,11 @@ def test_accumulation_under_the_trainer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("encoder", "decoder"), [("vit", "gpt2"), ("swin", "bert")])
 def test_gradient_checkpointing_changes_nothing(encoder: str, decoder: str) -> None:
-    ours = model(encoder, decoder)
+    ours = model(encoder, decoder, dropout=False).train()
     images, targets = pixels(encoder), labels()
     ours(images, labels=targets).loss.backward()
     expected = gradients(ours)
     ours.gradient_checkpointing_enable()
-    for module in ours.modules():  # it works in training mode only; dropout would differ
-        module.training = not isinstance(module, torch.nn.Dropout)
-        for name in ("dropout_prob", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-        if isinstance(getattr(module, "attn_dropout", None), torch.nn.Dropout):
-            module.attn_dropout.p = 0.0
     ours(images, labels=targets).loss.backward()
     assert_same(gradients(ours), expected)
 

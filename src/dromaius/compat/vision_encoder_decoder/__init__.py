@@ -25,10 +25,17 @@ and files are ours. Values equal transformers 5.23's where that works. Where it 
 | decoder object without cross-attention | an error in forward | ConfigError |
 | BART with fewer encoder layers, cached | IndexError | works |
 | TensorFlow or Flax weights | random weights or an error | read |
+| TrOCR's tokenizer without a class named | an error | load_processor, load_tokenizer |
 | tensors missing in the files | random weights, a log | CheckpointError |
 """
 
 from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
 from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
+from dromaius.compat.vision_encoder_decoder.processing import load_processor, load_tokenizer
 
-__all__ = ["VisionEncoderDecoderConfig", "VisionEncoderDecoderModel"]
+__all__ = [
+    "VisionEncoderDecoderConfig",
+    "VisionEncoderDecoderModel",
+    "load_processor",
+    "load_tokenizer",
+]

@@ -81,7 +81,7 @@ def _part_config(config: Any, role: str) -> PreTrainedConfig:
         return config
     if not isinstance(config, dict):
         raise ConfigError(f"{role} must be a configuration or a dict, not {type(config).__name__}")
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         raise ConfigError(f"{role}: transformers knows no model_type {model_type!r}")
     return CONFIG_MAPPING[model_type](**copy.deepcopy(config))

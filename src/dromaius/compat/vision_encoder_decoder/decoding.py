@@ -45,7 +45,8 @@ class DecodingSettings:
             if value != self._noted[name]:
                 setattr(self.generation_config, name, value)
         self.note_ids()
-        self.generation_config.update(**self.config.take_decoding())
+        if isinstance(self.config, VisionEncoderDecoderConfig):  # it may have been replaced
+            self.generation_config.update(**self.config.take_decoding())
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Takes start, end and padding from a tokenizer.

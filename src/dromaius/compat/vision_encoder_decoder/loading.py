@@ -1,12 +1,16 @@
 """Checkpoint folders -> models: every tensor comes from the files, or loading fails."""
 
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
-from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
+from dromaius.compat.vision_encoder_decoder.configuration import (
+    TOKEN_IDS,
+    VisionEncoderDecoderConfig,
+)
 from dromaius.errors import CheckpointError, warn_once
 from dromaius.files import read_bytes
 from dromaius.io import hub
@@ -30,9 +34,8 @@ def load_model(cls: Any, load: Callable[..., Any], source: Any, *args: Any, **kw
     config = kwargs.pop("config", None)
     if not isinstance(config, VisionEncoderDecoderConfig):
         config = VisionEncoderDecoderConfig.from_pretrained(folder if config is None else config)
-    for name in set(kwargs) - _NO_SETTINGS:
-        if hasattr(config, name):
-            setattr(config, name, kwargs.pop(name))
+    given = {name: kwargs.pop(name) for name in set(kwargs) - _NO_SETTINGS if hasattr(config, name)}
+    config = _changed(config, given)
     generation = kwargs.pop("generation_config", None)
     want_info = kwargs.pop("output_loading_info", False)
     state = read_state(folder, None, framework)
@@ -45,6 +48,8 @@ def load_model(cls: Any, load: Callable[..., Any], source: Any, *args: Any, **kw
         generation = GenerationConfig.from_pretrained(folder)
     if generation is not None:
         model.generation_config = generation
+    for name in set(TOKEN_IDS) & set(given):  # asked for here: before what the files say
+        setattr(model.generation_config, name, given[name])
     return (model, info) if want_info else model
 
 
@@ -80,6 +85,17 @@ def load_decoder(source: Any, **options: Any) -> Any:
         warn_once(f"{source}: the head of the decoder is new and must be trained: {_few(head)}")
     parts.mend_position_tables(model)
     return model
+
+
+def _changed(config: Any, given: dict[str, Any]) -> Any:
+    """A copy of the configuration with other values; those of a part may come as a dict."""
+    config = copy.deepcopy(config)
+    for name, value in given.items():
+        if name in ("encoder", "decoder") and isinstance(value, dict):
+            getattr(config, name).update(value)
+        else:
+            setattr(config, name, value)
+    return config
 
 
 def _folder(source: Any, kwargs: dict[str, Any]) -> tuple[Path, str | None]:

@@ -14,6 +14,7 @@ from dromaius.compat.vision_encoder_decoder.decoding import DecodingSettings
 from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput, to_output, to_own
 from dromaius.models.vision_encoder_decoder import parts
 from dromaius.models.vision_encoder_decoder.model import (
+    IGNORED,
     VisionEncoderDecoder,
     shift_right,
     text_loss,
@@ -21,7 +22,7 @@ from dromaius.models.vision_encoder_decoder.model import (
 )
 
 
-class VisionEncoderDecoderModel(
+class VisionEncoderDecoderModel(  # type: ignore[misc]  # generate: transformers names more arguments
     DecodingSettings, VisionEncoderDecoder, PreTrainedModel, GenerationMixin
 ):
     """Any image encoder of transformers with any text decoder of it.
@@ -39,7 +40,7 @@ class VisionEncoderDecoderModel(
     config: VisionEncoderDecoderConfig
     base_model_prefix = "vision_encoder_decoder"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to forward
     _supports_sdpa = True
@@ -111,6 +112,7 @@ class VisionEncoderDecoderModel(
         Raises CheckpointError if any other tensor is missing, ValueError without a path or model.
         """
         tokenizer = kwargs.pop("tokenizer", None)
+        start = {n: kwargs.pop(n) for n in ("decoder_start_token_id",) if n in kwargs}
         encoder_options, decoder_options = (
             {name[8:]: kwargs.pop(name) for name in list(kwargs) if name.startswith(prefix)}
             for prefix in ("encoder_", "decoder_")
@@ -120,7 +122,7 @@ class VisionEncoderDecoderModel(
         )
         decoder = loading.load_decoder(decoder_pretrained_model_name_or_path, **decoder_options)
         config = VisionEncoderDecoderConfig(
-            encoder=encoder.config, decoder=decoder.config, **kwargs
+            encoder=encoder.config, decoder=decoder.config, **start, **kwargs
         )
         model = cls(config=config, encoder=encoder, decoder=decoder).eval()
         if tokenizer is not None:
@@ -135,7 +137,7 @@ class VisionEncoderDecoderModel(
         self.read_config()
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the core's takes pixels and ids, this one what HF's do
         self,
         pixel_values: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
@@ -178,7 +180,7 @@ class VisionEncoderDecoderModel(
             pixel_values, encoder_outputs, encoder_attention_mask, **wishes, **kwargs
         )
         if labels is not None:
-            self.check_ids(labels, "labels")
+            self.check_ids(labels, "labels", but=IGNORED)
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if use_cache is None and (labels is not None or self.training):
@@ -224,7 +226,8 @@ class VisionEncoderDecoderModel(
                 raise ValueError("give pixel_values, or encoder_outputs of an earlier call")
             return self.encode_images(pixel_values, mask, **kwargs)
         outputs = to_own(given)
-        hidden = tokens(outputs.last_hidden_state, self.encoder_width)
+        given_hidden: Any = outputs.last_hidden_state
+        hidden = tokens(given_hidden, self.encoder_width)
         return replace(
             outputs,
             last_hidden_state=hidden,

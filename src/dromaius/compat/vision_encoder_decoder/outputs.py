@@ -18,7 +18,7 @@ class EncoderOutput(BaseModelOutput):
     once; `attention_mask` [B, S] is zero for image tokens that are padding.
     """
 
-    memory: Tensor | None = None
+    memory: Any = None
     attention_mask: Tensor | None = None
 
 

@@ -42,8 +42,8 @@ class VisionEncoderDecoder(nn.Module):
     Both are transformers' models. Tensor names: `encoder.`, `decoder.`, `enc_to_dec_proj.`.
     """
 
-    encoder: nn.Module
-    decoder: nn.Module
+    encoder: Any
+    decoder: Any
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class VisionEncoderDecoder(nn.Module):
         """[B, S, E] -> [B, S, M]."""
         if hasattr(self, "enc_to_dec_proj"):
             return self.enc_to_dec_proj(hidden)
-        return hidden
+        return hidden.contiguous()  # GPT2 views it; a caller's may be a slice
 
     def decode(
         self,
@@ -133,13 +133,19 @@ class VisionEncoderDecoder(nn.Module):
         with parts.eager_attention(self.decoder) if output_attentions else nullcontext():
             return self.decoder(**options, return_dict=True)
 
-    def check_ids(self, ids: Tensor, name: str) -> None:
-        """Raises InputError for ids that the decoder has no embedding for (on a CPU only)."""
-        if ids.device.type != "cpu" or not ids.numel():
-            return  # a device would have to be waited for
+    def check_ids(self, ids: Tensor, name: str, but: int | None = None) -> None:
+        """Raises InputError for ids (all `but` one) that the decoder has no embedding for.
+
+        On a CPU only: a device would have to be waited for.
+        """
+        if ids.device.type != "cpu":
+            return
+        ids = ids if but is None else ids[ids != but]
+        if not ids.numel():
+            return
         size = self.decoder.get_input_embeddings().num_embeddings
         highest, lowest = int(ids.max()), int(ids.min())
-        if highest >= size or (lowest < 0 and lowest != IGNORED):
+        if highest >= size or lowest < 0:
             wrong = highest if highest >= size else lowest
             raise InputError(
                 f"{name} hold id {wrong}, the decoder's vocabulary has {size}: the tokenizer does "
@@ -182,4 +188,4 @@ def tokens(features: Tensor, width: int | None = None) -> Tensor:
         return features
     if width is not None and features.shape[1] != width and features.shape[-1] == width:
         return features.flatten(1, 2)  # [B, h, w, E] -> [B, h*w, E]
-    return features.flatten(2).mT.contiguous()  # [B, E, h, w] -> [B, h*w, E]
+    return features.flatten(2).mT  # [B, E, h, w] -> [B, h*w, E]

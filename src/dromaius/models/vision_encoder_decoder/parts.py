@@ -122,11 +122,11 @@ def build_decoder(config: Any) -> nn.Module:
     return AutoModelForCausalLM.from_config(config)
 
 
-def encoder_class(config: Any) -> type:
+def encoder_class(config: Any) -> Any:
     """transformers' class for an encoder. Raises ConfigError if there is none."""
     from transformers import MODEL_MAPPING
 
-    found = MODEL_MAPPING.get(type(config), None)
+    found: Any = MODEL_MAPPING.get(type(config), None)
     if found is None:
         raise ConfigError(f"{config.model_type} cannot be the encoder: it is no image encoder")
     cls = found[0] if isinstance(found, tuple) else found
@@ -135,7 +135,7 @@ def encoder_class(config: Any) -> type:
     return cls
 
 
-def decoder_class(config: Any) -> type:
+def decoder_class(config: Any) -> Any:
     """transformers' class for a decoder. Raises ConfigError if there is none."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -148,12 +148,12 @@ def decoder_class(config: Any) -> type:
     return found
 
 
-def without_pooler(cls: type) -> dict[str, bool]:
+def without_pooler(cls: Any) -> dict[str, bool]:
     """Arguments that build `cls` without a pooler, if it has that choice."""
     return {"add_pooling_layer": False} if "add_pooling_layer" in arguments(cls.__init__) else {}
 
 
-def check_encoder(encoder: nn.Module) -> None:
+def check_encoder(encoder: Any) -> None:
     """Raises ConfigError for an encoder with a language model's head."""
     head = encoder.get_output_embeddings() if hasattr(encoder, "get_output_embeddings") else None
     if head is not None:
@@ -173,8 +173,8 @@ def check_decoder(decoder: nn.Module) -> None:
         )
 
 
-def _check_reads_memory(cls: type, name: str) -> None:
-    if "encoder_hidden_states" not in arguments(cls.forward):  # type: ignore[attr-defined]
+def _check_reads_memory(cls: Any, name: str) -> None:
+    if "encoder_hidden_states" not in arguments(cls.forward):
         raise ConfigError(
             f"{name} cannot be the decoder: it has no cross-attention and cannot see an image; "
             "use a BERT, RoBERTa, GPT2, TrOCR, BART, mBART, Marian, Pegasus or XGLM"
@@ -196,7 +196,7 @@ def own_config(part: nn.Module, config: Any) -> None:
             module.config = config
 
 
-def max_positions(decoder: nn.Module) -> int | None:
+def max_positions(decoder: Any) -> int | None:
     """How many tokens the decoder has positions for; None if nothing bounds them.
 
     RoBERTa and its kin begin to count after the padding id, so that many fewer are usable.
@@ -209,7 +209,7 @@ def max_positions(decoder: nn.Module) -> int | None:
     return count
 
 
-def mend_position_tables(decoder: nn.Module) -> None:
+def mend_position_tables(decoder: Any) -> None:
     """Gives sinusoidal positions that are kept as a plain attribute (TrOCR) their real values.
 
     As an attribute the table stays on the meta device after loading and does not follow the model
@@ -231,7 +231,7 @@ def mend_position_tables(decoder: nn.Module) -> None:
 
 
 @contextmanager
-def eager_attention(*parts: nn.Module) -> Iterator[None]:
+def eager_attention(*parts: Any) -> Iterator[None]:
     """Inside, the parts compute attention step by step: only so do they return its weights."""
     configs = {id(m.config): m.config for part in parts for m in part.modules() if _settable(m)}
     before = {key: config._attn_implementation for key, config in configs.items()}
