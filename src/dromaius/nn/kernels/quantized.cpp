@@ -1,7 +1,7 @@
 // Products of a few rows with a matrix in few bits, y = x W^T, and such matrices written out.
 //
-// A weight is read once per four or eight rows and only ever becomes a float in a register, so that
-// the time is that of reading the packed matrix from memory. Sums are float32 and run in the same
+// A weight is read once and only ever becomes a float in a register, so that the time is that of
+// reading the packed matrix from memory. Sums are float32 and run in the same
 // order for every number of rows and threads: a row's result does not depend on the rows beside it.
 //
 // Layout of a packed row: dromaius/nn/packing.py. Scales and lows are bfloat16 [out, groups].
@@ -24,6 +24,7 @@ namespace {
 
 constexpr int64_t STEP = 32;   // columns that are read together
 constexpr int64_t CHUNK = 16;  // outputs that a thread takes together
+constexpr int64_t TOGETHER = 8;  // rows that a weight serves once it is a float
 
 inline float to_float(uint16_t bits) {
     uint32_t wide = uint32_t(bits) << 16;
@@ -141,12 +142,16 @@ struct Matrix {
 };
 
 #if WIDE
-// OUTS outputs of ROWS rows: weights that are read serve all rows. x is padded with zeros.
+// Bytes of a row that are asked of memory ahead of their reading.
+constexpr int64_t AHEAD = 2048;
+
+// OUTS outputs of ROWS rows: weights that are read serve all rows. x: see `interleave`.
 template <typename Kind, int ROWS, int OUTS>
 inline void block(const float* x, const Matrix& w, int64_t first, float* sums_out) {
     const int64_t width = padded(w.in), stride = Kind::stride(w.in), groups = w.groups();
-    const uint8_t* rows[OUTS];
-    for (int o = 0; o < OUTS; ++o) rows[o] = w.packed + (first + o) * stride;
+    const uint8_t* rows = w.packed + first * stride;
+    // The processor foresees neither the ends of pages nor the jump to the next outputs.
+    const int64_t near = stride > AHEAD ? AHEAD : stride, far = near + (OUTS - 1) * stride;
     __m512 sums[ROWS][OUTS];
     for (int r = 0; r < ROWS; ++r)
         for (int o = 0; o < OUTS; ++o) sums[r][o] = _mm512_setzero_ps();
@@ -156,17 +161,35 @@ inline void block(const float* x, const Matrix& w, int64_t first, float* sums_ou
             group[o] = Kind::prepare(w.scale(first + o, g), w.low(first + o, g));
         const int64_t stop = (g + 1) * w.group < width ? (g + 1) * w.group : width;
         for (int64_t c = g * w.group; c < stop; c += STEP) {
-            __m512 xa[ROWS], xb[ROWS];
-            for (int r = 0; r < ROWS; ++r) {
-                xa[r] = _mm512_loadu_ps(x + r * width + c);
-                xb[r] = _mm512_loadu_ps(x + r * width + c + 16);
-            }
-            for (int o = 0; o < OUTS; ++o) {
-                __m512 a, b;
-                read<Kind>(rows[o], c, w.in, group[o], a, b);
+            const float* xc = x + c * ROWS;
+            const int64_t here = Kind::stride(c), next = here + (here + near < stride ? near : far);
+            for (int o = 0; o < OUTS; ++o)
+                _mm_prefetch(reinterpret_cast<const char*>(rows + o * stride + next), _MM_HINT_T0);
+            if constexpr (ROWS <= 4) {  // registers hold x, and the weights of one output
+                __m512 xa[ROWS], xb[ROWS];
                 for (int r = 0; r < ROWS; ++r) {
-                    sums[r][o] = _mm512_fmadd_ps(xa[r], a, sums[r][o]);
-                    sums[r][o] = _mm512_fmadd_ps(xb[r], b, sums[r][o]);
+                    xa[r] = _mm512_loadu_ps(xc + r * STEP);
+                    xb[r] = _mm512_loadu_ps(xc + r * STEP + 16);
+                }
+                for (int o = 0; o < OUTS; ++o) {
+                    __m512 a, b;
+                    read<Kind>(rows + o * stride, c, w.in, group[o], a, b);
+                    for (int r = 0; r < ROWS; ++r) {
+                        sums[r][o] = _mm512_fmadd_ps(xa[r], a, sums[r][o]);
+                        sums[r][o] = _mm512_fmadd_ps(xb[r], b, sums[r][o]);
+                    }
+                }
+            } else {  // registers hold the weights, and x of one row
+                __m512 a[OUTS], b[OUTS];
+                for (int o = 0; o < OUTS; ++o)
+                    read<Kind>(rows + o * stride, c, w.in, group[o], a[o], b[o]);
+                for (int r = 0; r < ROWS; ++r) {
+                    const __m512 xa = _mm512_loadu_ps(xc + r * STEP);
+                    const __m512 xb = _mm512_loadu_ps(xc + r * STEP + 16);
+                    for (int o = 0; o < OUTS; ++o) {
+                        sums[r][o] = _mm512_fmadd_ps(xa, a[o], sums[r][o]);
+                        sums[r][o] = _mm512_fmadd_ps(xb, b[o], sums[r][o]);
+                    }
                 }
             }
         }
@@ -175,9 +198,10 @@ inline void block(const float* x, const Matrix& w, int64_t first, float* sums_ou
         for (int o = 0; o < OUTS; ++o) sums_out[r * CHUNK + o] = _mm512_reduce_add_ps(sums[r][o]);
 }
 
-// `count` outputs from `first` on, of ROWS rows, OUTS at a time as registers allow.
-template <typename Kind, int ROWS, int OUTS>
+// `count` outputs from `first` on, of ROWS rows, as many together as registers allow.
+template <typename Kind, int ROWS>
 inline void rows_of(const float* x, const Matrix& w, int64_t first, int64_t count, float* sums) {
+    constexpr int OUTS = ROWS <= 2 ? 8 : ROWS <= 4 ? 4 : 2;
     int64_t o = 0;
     for (; o + OUTS <= count; o += OUTS) block<Kind, ROWS, OUTS>(x, w, first + o, sums + o);
     for (; o < count; ++o) block<Kind, ROWS, 1>(x, w, first + o, sums + o);
@@ -186,23 +210,40 @@ inline void rows_of(const float* x, const Matrix& w, int64_t first, int64_t coun
 template <typename Kind>
 void wide_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, int64_t count,
                float* sums) {
-    const int64_t width = padded(w.in);
-    int64_t r = 0;
-    for (; r + 8 <= rows; r += 8)
-        rows_of<Kind, 8, 2>(x + r * width, w, first, count, sums + r * CHUNK);
-    if (r + 4 <= rows) {
-        rows_of<Kind, 4, 4>(x + r * width, w, first, count, sums + r * CHUNK);
-        r += 4;
-    }
-    x += r * width;
-    sums += r * CHUNK;
-    switch (rows - r) {
-        case 3: rows_of<Kind, 3, 4>(x, w, first, count, sums); break;
-        case 2: rows_of<Kind, 2, 4>(x, w, first, count, sums); break;
-        case 1: rows_of<Kind, 1, 8>(x, w, first, count, sums); break;
+    for (int64_t r = 0; r < rows; r += TOGETHER) {
+        const float* xr = x + r * padded(w.in);
+        float* to = sums + r * CHUNK;
+        switch (rows - r < TOGETHER ? rows - r : TOGETHER) {
+            case 1: rows_of<Kind, 1>(xr, w, first, count, to); break;
+            case 2: rows_of<Kind, 2>(xr, w, first, count, to); break;
+            case 3: rows_of<Kind, 3>(xr, w, first, count, to); break;
+            case 4: rows_of<Kind, 4>(xr, w, first, count, to); break;
+            case 5: rows_of<Kind, 5>(xr, w, first, count, to); break;
+            case 6: rows_of<Kind, 6>(xr, w, first, count, to); break;
+            case 7: rows_of<Kind, 7>(xr, w, first, count, to); break;
+            case 8: rows_of<Kind, 8>(xr, w, first, count, to); break;
+        }
     }
 }
 #endif
+
+// x [rows, in] as floats, TOGETHER rows side by side: STEP columns of each in turn, then the next
+// columns; filled up with zeros. Rows whose length is a power of two would else push each other out
+// of the nearest cache.
+template <typename T>
+std::vector<float> interleave(const T* x, int64_t rows, int64_t in) {
+    std::vector<float> wide(size_t(rows * padded(in)), 0.0f);
+    float* to = wide.data();
+    for (int64_t group = 0; group < rows; group += TOGETHER) {
+        const int64_t last = rows - group < TOGETHER ? rows : group + TOGETHER;
+        for (int64_t c = 0; c < in; c += STEP) {
+            const int64_t n = in - c < STEP ? in - c : STEP;
+            for (int64_t r = group; r < last; ++r, to += STEP)
+                for (int64_t i = 0; i < n; ++i) to[i] = load(x + r * in + c + i);
+        }
+    }
+    return wide;
+}
 
 // The form for any processor, as the compiler vectorises it.
 template <typename Kind>
@@ -217,9 +258,13 @@ void plain_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, in
             const int64_t g = c / w.group;
             float weights[STEP];
             Kind::read(row, c, w.in, w.scale(first + o, g), w.low(first + o, g), weights);
-            for (int64_t r = 0; r < rows; ++r)
+            for (int64_t r = 0; r < rows; ++r) {
+                const int64_t group = r / TOGETHER * TOGETHER;
+                const int64_t beside = rows - group < TOGETHER ? rows - group : TOGETHER;
+                const float* xr = x + group * width + c * beside + (r - group) * STEP;
                 for (int64_t i = 0; i < STEP; ++i)
-                    lanes[size_t(r * STEP + i)] += x[r * width + c + i] * weights[i];
+                    lanes[size_t(r * STEP + i)] += xr[i] * weights[i];
+            }
         }
         for (int64_t r = 0; r < rows; ++r) {
             float sum = 0;
@@ -232,10 +277,7 @@ void plain_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, in
 template <typename Kind, typename T>
 void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int threads,
              bool plain) {
-    const int64_t width = padded(w.in);
-    std::vector<float> wide(size_t(rows * width), 0.0f);
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < w.in; ++i) wide[size_t(r * width + i)] = load(x + r * w.in + i);
+    const std::vector<float> wide = interleave(x, rows, w.in);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> sums(size_t(rows * CHUNK));
