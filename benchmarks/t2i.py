@@ -1,41 +1,51 @@
 """Text to image with guidance: this engine against transformers' `generate`, on the same weights.
 
-    python -m benchmarks.t2i [--size 24x24] [--dtype float32] [--repeats 3] [--json]
+    python -m benchmarks.t2i [--size 10x10] [--batch 1] [--dtype float32] [--mode full int4] [--all]
 
-Both sides draw one picture of the same prompt with guidance 3 and a negative prompt, over the real
-vocabulary of 184622 ids, with random weights shared in memory. transformers runs as seed 000 shows
-(prefix function, unconditional branch in a second forward); its prompts carry the image header on
-both branches, so that the results are comparable. Before anything is timed both draw greedily in
-float32 and must write equal tokens; otherwise the exit status is 1. Runs alternate; medians count.
+Both sides draw pictures with guidance 3 and a negative prompt over the real vocabulary of 184622
+ids, and make pixels of them, with random weights shared in memory. transformers runs as seed 000
+shows (prefix function, unconditional branch in a second forward), with left padding for a batch;
+its prompts carry the image header on both branches, so that the results are comparable. Before
+anything is timed both draw greedily in float32 and must write equal tokens, and their pixels must
+be the same; otherwise the exit status is 1. Runs alternate; medians count. `--mode` adds our model
+with its matrices in few bits, beside the exact one; such a model draws other tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import Emu3TextConfig
-from transformers.models.emu3.modeling_emu3 import Emu3ForCausalLM
+from transformers import Emu3TextConfig, Emu3VQVAEConfig
+from transformers.models.emu3.modeling_emu3 import Emu3ForCausalLM, Emu3VQVAE
 
+from benchmarks.machine import facts
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
-from dromaius.models.emu3.config import LanguageModelConfig, VocabularyConfig
+from dromaius.models.emu3 import weights
+from dromaius.models.emu3.config import (
+    LanguageModelConfig,
+    VisionTokenizerConfig,
+    VocabularyConfig,
+)
 from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.quantization import settings
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
+from dromaius.nn.kernels import library
+from dromaius.nn.quantized import quantize
 
 IDS = Vocabulary.from_config(VocabularyConfig())
 GUIDANCE, TOP_K = 3.0, 2048
@@ -49,6 +59,9 @@ NEGATIVE = [
 ]  # fmt: skip
 STAR, ZERO = 9, 15
 """Ids of "*" and "0"; the digits follow each other."""
+MODES = ("full", "int8", "int4")
+KERNELS = ("few_rows", "few_tokens", "draw", "quantized", "group_norm")
+"""Sources in nn/kernels; which of them could be built is said beside the figures."""
 
 
 def header(text: Sequence[int], height: int, width: int) -> list[int]:
@@ -57,25 +70,56 @@ def header(text: Sequence[int], height: int, width: int) -> list[int]:
     return [IDS.bos, *text, IDS.image_start, *size, IDS.image_token]
 
 
+def prompts(batch: int) -> list[list[int]]:
+    """Texts of different lengths."""
+    return [PROMPT[: len(PROMPT) - 2 * (i % 4)] for i in range(batch)]
+
+
 def make_models(hidden: int, layers: int, seed: int) -> tuple[Any, LanguageModel]:
     """transformers' model with random weights, and ours over the same tensors."""
-    shape = {
+    shape = model_shape(hidden, layers)
+    torch.manual_seed(seed)
+    theirs = Emu3ForCausalLM(Emu3TextConfig(**shape)).eval()
+    return theirs, make_ours(theirs, LanguageModelConfig(**shape))
+
+
+def model_shape(hidden: int, layers: int) -> dict[str, int]:
+    return {
         "hidden_size": hidden,
-        "intermediate_size": hidden * 8 // 3,
+        "intermediate_size": hidden * 11 // 4,
         "num_hidden_layers": layers,
         "num_attention_heads": hidden // 64,
         "num_key_value_heads": max(1, hidden // 256),
     }
-    torch.manual_seed(seed)
-    theirs = Emu3ForCausalLM(Emu3TextConfig(**shape)).eval()
+
+
+def make_ours(theirs: Any, config: LanguageModelConfig, mode: str = "full") -> LanguageModel:
+    """Over transformers' own tensors; of another mode with matrices made of them."""
     with torch.device("meta"):
-        ours = LanguageModel(LanguageModelConfig(**shape)).eval()
-    share(theirs, ours)
-    return theirs, ours
-
-
-def share(theirs: Any, ours: LanguageModel) -> None:
+        ours = LanguageModel(config).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
+    ours.requires_grad_(False)
+    if mode != "full":
+        quantize(ours, settings(mode).plan(config))
+    return ours
+
+
+def make_vision(base: int, seed: int) -> tuple[Any, VisionTokenizer]:
+    """Both vision tokenizers in float32, as ours always is."""
+    torch.manual_seed(seed)
+    theirs = (
+        Emu3VQVAE(Emu3VQVAEConfig(base_channels=base, attn_hidden_size=4 * base))
+        .eval()
+        .requires_grad_(False)
+    )
+    tensors = {}
+    for name, tensor in theirs.state_dict().items():
+        ours = weights.our_name(f"vqmodel.{name}", "hf")
+        tensors[ours.removeprefix(weights.VISION)] = weights.our_tensor(ours, tensor)
+    with torch.device("meta"):
+        model = VisionTokenizer(VisionTokenizerConfig(ch=base)).eval()
+    model.load_state_dict(tensors, assign=True)
+    return theirs, model.requires_grad_(False)
 
 
 # ------------------------------------------------------------------------------------ the two sides
@@ -104,15 +148,20 @@ def prefix_rule(height: int, width: int) -> Callable[[int, Tensor], Any]:
     return allowed
 
 
-def draw_theirs(model: Any, height: int, width: int, greedy: bool, seed: int) -> list[int]:
-    """The tokens behind the header."""
-    ids = torch.tensor([header(PROMPT, height, width)])
-    negative = torch.tensor([header(NEGATIVE, height, width)])
+def draw_theirs(
+    model: Any, height: int, width: int, greedy: bool, seed: int, batch: int = 1
+) -> list[int]:
+    """The tokens behind the headers, picture after picture."""
+    texts = [header(text, height, width) for text in prompts(batch)]
+    longest = max(map(len, texts))
+    ids = torch.tensor([[IDS.pad] * (longest - len(text)) + text for text in texts])
+    mask = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts])
+    negative = torch.tensor([header(NEGATIVE, height, width)] * batch)
     choice = {"do_sample": False} if greedy else {"do_sample": True, "top_k": TOP_K}
     torch.manual_seed(seed)
     out = model.generate(
         ids,
-        attention_mask=torch.ones_like(ids),
+        attention_mask=mask,
         negative_prompt_ids=negative,
         negative_prompt_attention_mask=torch.ones_like(negative),
         guidance_scale=GUIDANCE,
@@ -120,20 +169,35 @@ def draw_theirs(model: Any, height: int, width: int, greedy: bool, seed: int) ->
         max_new_tokens=height * (width + 1) + 3,
         **choice,
     )
-    return out[0, ids.shape[1] :].tolist()
+    return out[:, longest:].flatten().tolist()
 
 
-def draw_ours(model: LanguageModel, height: int, width: int, greedy: bool, seed: int) -> list[int]:
-    """The tokens behind the header."""
+def draw_ours(
+    model: LanguageModel, height: int, width: int, greedy: bool, seed: int, batch: int = 1
+) -> list[int]:
+    """The tokens behind the headers, picture after picture."""
     grid = TokenGrid(
         height, width, IDS.visual_start, IDS.visual_stop,
         IDS.end_of_line, IDS.end_of_frame, IDS.image_end, IDS.eos,
     )  # fmt: skip
-    prompt, negative = (header(text, height, width) for text in (PROMPT, NEGATIVE))
-    request = GridRequest(prompt, grid, seed, negative, GUIDANCE)
+    negative = header(NEGATIVE, height, width)
+    requests = [
+        GridRequest(header(text, height, width), grid, seed + i, negative, GUIDANCE)
+        for i, text in enumerate(prompts(batch))
+    ]
     sampler = Sampler(temperature=0) if greedy else Sampler(top_k=TOP_K)
-    *_, codes = draw_grids(model, [request], sampler)
-    return IDS.codes_to_ids(codes.view(height, width)).tolist() + list(grid.tail)
+    *_, codes = draw_grids(model, requests, sampler)
+    rows = (IDS.codes_to_ids(row.view(height, width)).tolist() for row in codes)
+    return [i for row in rows for i in (*row, *grid.tail)]
+
+
+@torch.no_grad()
+def pixels(model: Any, tokens: Sequence[int], height: int, width: int) -> Tensor:
+    """Either side's tokens as pictures [B,3,8h,8w]."""
+    ids = torch.tensor(tokens).view(-1, height * (width + 1) + 3)[:, :-3]
+    codes = ids.view(len(ids), height, width + 1)[..., :-1] - IDS.visual_start
+    made = model.decode(codes)
+    return made.view(len(ids), *made.shape[-3:])  # transformers' has an axis of one frame
 
 
 # ------------------------------------------------------------------------------------- measurement
@@ -147,84 +211,138 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
 
 
-def seconds(work: Callable[[], list[int]]) -> tuple[float, float]:
-    """Wall-clock and processor seconds; where others compute too, the second is the fairer."""
-    wall, busy = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - busy
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    size: tuple[int, int]
+    batch: int
+    dtype: str
 
 
-def processor() -> str:
-    """The processor's name as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+@dataclass(frozen=True)
+class Side:
+    """Who draws, and who makes pixels of it."""
+
+    draw: Callable[..., list[int]]
+    model: Any
+    vision: Any
+
+    def run(self, case: Case, seed: int) -> dict[str, float]:
+        """Seconds of the ids and of the pixels, and of all processors together: under load the
+        last is the fairer."""
+        busy, start = time.process_time(), time.perf_counter()
+        tokens = self.draw(self.model, *case.size, False, seed, case.batch)
+        drawn = time.perf_counter()
+        pixels(self.vision, tokens, *case.size)
+        end = time.perf_counter()
+        spent = {"ids": drawn - start, "pixels": end - drawn, "seconds": end - start}
+        return spent | {"processor_seconds": time.process_time() - busy}
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Checks equality, then times both; raises SystemExit where tokens differ."""
-    height, width = arguments.size
-    theirs, ours = make_models(arguments.hidden, arguments.layers, arguments.seed)
-    expected = draw_theirs(theirs, height, width, greedy=True, seed=0)
-    place = first_difference(draw_ours(ours, height, width, greedy=True, seed=0), expected)
+def check(theirs: Side, ours: Side, case: Case) -> None:
+    """Raises SystemExit where greedy tokens or their pixels differ."""
+    expected, found = (s.draw(s.model, *case.size, True, 0, case.batch) for s in (theirs, ours))
+    place = first_difference(found, expected)
     if place is not None:
         raise SystemExit(f"t2i: the tokens differ from position {place}: nothing is timed")
-    theirs.to(getattr(torch, arguments.dtype))
-    share(theirs, ours)
-    runs: dict[str, list[tuple[float, float]]] = {"transformers": [], "dromaius": []}
+    made, other = (pixels(s.vision, expected, *case.size) for s in (ours, theirs))
+    far = float((made - other).abs().max())
+    if far > 1e-3:
+        raise SystemExit(f"t2i: pixels differ by {far:.1e}: nothing is timed")
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One result a case; first all of them must be equal."""
+    theirs, ours = make_models(arguments.hidden, arguments.layers, arguments.seed)
+    their_vision, our_vision = make_vision(arguments.base, arguments.seed)
+    cases = [
+        Case(*each) for each in itertools.product(arguments.size, arguments.batch, arguments.dtype)
+    ]
+    peer = Side(draw_theirs, theirs, their_vision)
+    for size, batch in {(case.size, case.batch): None for case in cases}:
+        check(peer, Side(draw_ours, ours, our_vision), Case(size, batch, "float32"))
+    results = []
+    for dtype in sorted({case.dtype for case in cases}, reverse=True):  # float32 comes first
+        theirs.to(getattr(torch, dtype))
+        sides = {"transformers": peer}
+        for mode in arguments.mode:
+            model = make_ours(theirs, ours.config, mode)
+            sides["dromaius" if mode == "full" else mode] = Side(draw_ours, model, our_vision)
+        results += [
+            time_case(arguments, case, sides, ours.config) for case in cases if case.dtype == dtype
+        ]
+    return results
+
+
+def time_case(
+    arguments: argparse.Namespace,
+    case: Case,
+    sides: dict[str, Side],
+    config: LanguageModelConfig,
+) -> dict[str, Any]:
+    """Runs in turn; medians, and how many times faster than transformers each other side is."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for repeat in range(arguments.repeats):
-        draw = {
-            "transformers": partial(draw_theirs, theirs, height, width, False, repeat),
-            "dromaius": partial(draw_ours, ours, height, width, False, repeat),
-        }
-        for name, work in draw.items():
-            runs[name].append(seconds(work))
-    wall, busy = (
-        {name: statistics.median(pair[i] for pair in times) for name, times in runs.items()}
-        for i in range(2)
-    )
+        for name, side in sides.items():
+            runs[name].append(side.run(case, repeat))
+    medians = {
+        name: {part: round(statistics.median(t[part] for t in times), 4) for part in times[0]}
+        for name, times in runs.items()
+    }
+
+    def ratios(part: str) -> dict[str, float]:
+        peer = medians["transformers"][part]
+        others = (name for name in medians if name != "transformers")
+        return {name: round(peer / medians[name][part], 2) for name in others}
+
+    height, width = case.size
     return {
         "benchmark": "t2i",
         "size": f"{height}x{width}",
-        "tokens": len(expected),
-        "dtype": arguments.dtype,
+        "batch": case.batch,
+        "tokens": case.batch * (height * (width + 1) + 3),
+        "dtype": case.dtype,
         "guidance": GUIDANCE,
         "top_k": TOP_K,
         "hidden": arguments.hidden,
         "layers": arguments.layers,
-        "parameters": sum(p.numel() for p in ours.parameters()),
-        "vocabulary": ours.config.vocab_size,
+        "vocabulary": config.vocab_size,
+        "vision_base_width": arguments.base,
         "equal_greedy_tokens": True,
-        "seconds": {name: [round(pair[0], 3) for pair in times] for name, times in runs.items()},
-        "median_seconds": {name: round(t, 3) for name, t in wall.items()},
-        "median_processor_seconds": {name: round(t, 3) for name, t in busy.items()},
-        "ratio": round(wall["transformers"] / wall["dromaius"], 2),
-        "processor_ratio": round(busy["transformers"] / busy["dromaius"], 2),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "median": medians,
+        "runs": {name: [round(t["seconds"], 3) for t in times] for name, times in runs.items()},
+        "ratio": ratios("seconds"),
+        "ids_ratio": ratios("ids"),
+        "processor_ratio": ratios("processor_seconds"),
+        "kernels": [name for name in KERNELS if library(name) is not None],
         "transformers": transformers.__version__,
-        "processor": processor(),
-        "load": [round(x, 1) for x in os.getloadavg()],
-    }
+    } | facts(torch.device("cpu"))
 
 
-def table(result: dict[str, Any]) -> str:
+def table(results: Sequence[dict[str, Any]]) -> str:
+    first = results[0]
     lines = [
-        f"{result['size']} codes ({result['tokens']} tokens), {result['dtype']}, "
-        f"{result['parameters'] / 1e6:.0f}M parameters, vocabulary {result['vocabulary']}",
-        f"{result['processor']}, {result['threads']} threads, torch {result['torch']}, "
-        f"transformers {result['transformers']}, load {result['load'][0]}",
-        "greedy tokens with guidance: equal",
+        f"width {first['hidden']}, {first['layers']} layers, vocabulary {first['vocabulary']}, "
+        f"vision base width {first['vision_base_width']}",
+        f"{first['device']}, {first['threads']} threads, torch {first['torch']}, "
+        f"transformers {first['transformers']}, load {first['load'][0]}",
+        f"kernels: {', '.join(first['kernels']) or 'none, torch does the work'}",
+        "greedy tokens with guidance: equal; ratios are those of ids and pixels together",
         "",
-        f"{'':14}{'median s':>10}{'tokens/s':>10}{'cpu s':>10}   runs",
+        f"{'codes':8}{'batch':>6}  {'dtype':10}{'side':14}{'ids s':>8}{'pixels s':>9}"
+        f"{'tokens/s':>10}{'cpu s':>8}{'ratio':>8}{'of ids':>8}",
     ]
-    for name, median in result["median_seconds"].items():
-        rate = result["tokens"] / median
-        busy = result["median_processor_seconds"][name]
-        lines.append(f"{name:14}{median:10.2f}{rate:10.1f}{busy:10.2f}   {result['seconds'][name]}")
-    ratios = f"{'ratio':14}{result['ratio']:10.2f}{'':10}{result['processor_ratio']:10.2f}"
-    return "\n".join([*lines, ratios])
+    for result in results:
+        for name, median in result["median"].items():
+            ratio, ids = (result[key].get(name, "") for key in ("ratio", "ids_ratio"))
+            lines.append(
+                f"{result['size']:8}{result['batch']:6}  {result['dtype']:10}{name:14}"
+                f"{median['ids']:8.2f}{median['pixels']:9.2f}"
+                f"{result['tokens'] / median['seconds']:10.1f}"
+                f"{median['processor_seconds']:8.2f}{ratio:>8}{ids:>8}"
+            )
+    return "\n".join(lines)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -237,18 +355,27 @@ def size(text: str) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=size, default=(24, 24), help="codes, rows x columns")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    several: dict[str, Any] = {"nargs": "+"}
+    parser.add_argument("--size", type=size, default=[(10, 10)], help="codes, as 10x10", **several)
+    parser.add_argument("--batch", type=int, default=[1], help="pictures together", **several)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=["float32"], **several)
+    parser.add_argument("--mode", choices=MODES, default=["full"], **several)
+    parser.add_argument("--all", action="store_true", help="every size, batch, dtype and mode")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=768, help="width, a multiple of 256")
+    parser.add_argument("--hidden", type=int, default=1024, help="width, a multiple of 256")
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--base", type=int, default=64, help="the vision tokenizer's base width")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="the JSON line alone")
+    parser.add_argument("--json", action="store_true", help="the JSON lines alone")
     arguments = parser.parse_args()
-    result = measure(arguments)
+    if arguments.all:
+        arguments.size, arguments.batch = [(10, 10), (16, 16)], [1, 4]
+        arguments.dtype, arguments.mode = ["float32", "bfloat16"], list(MODES)
+    results = measure(arguments)
     if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+        print(table(results), end="\n\n")
+    for result in results:
+        print(json.dumps(result))
     return 0
 
 
