@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from dromaius.engine.sampling import Sampler
+from dromaius.engine.sampling import Sampler, gumbel
 
 INF = torch.inf
 
@@ -124,6 +124,44 @@ def test_changes_with_seed_and_position() -> None:
         Sampler().draw(scores, seeds, positions + 1000, 0),
     ):
         assert (base == other).float().mean() < 0.05
+
+
+# --------------------------------------------------------------------------------- the kernel
+
+
+def plainly(sampler: Sampler, scores: Tensor, seeds: Tensor, places: Tensor, first: int) -> Tensor:
+    """The definition: noise for every id, added to what is kept."""
+    ids = torch.arange(first, first + scores.shape[1])
+    return (sampler.keep(scores) + gumbel(seeds, places, ids)).argmax(-1)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 64, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("ids", [4099, 32768])
+def test_noise_for_the_survivors_alone_draws_the_same(
+    top_k: int, temperature: float, ids: int, rng_seed: int
+) -> None:
+    """Ties, forbidden ids, both zeros, seeds of both signs; ids as high as a vocabulary's."""
+    scores = random_scores(rng_seed, rows=9, ids=ids)
+    scores[0] = 0.0  # all tie
+    scores[1] = -INF
+    scores[1, 5:9] = -2.0  # fewer than k are allowed
+    scores[2, ::2] = -0.0
+    scores[3] = scores[3].bfloat16().float() * 1e30
+    seeds = torch.tensor([0, 1, -1, 2**40, -(2**62), 5, 6, 7, 8])
+    places = torch.tensor([0, 1, 8192, 3, 4, 5, 6, 7, 8])
+    sampler = Sampler(temperature, top_k=top_k)
+    expected = plainly(sampler, scores, seeds, places, 151854)
+    assert sampler.draw(scores, seeds, places, 151854).equal(expected)
+
+
+def test_survivors_of_many_draws(rng_seed: int) -> None:
+    scores = torch.randn(300, 2048, generator=torch.Generator().manual_seed(rng_seed))
+    seeds, places = torch.arange(300) * 7919, torch.arange(300)
+    sampler = Sampler(top_k=500)
+    expected = plainly(sampler, scores, seeds, places, 0)
+    assert sampler.draw(scores, seeds, places, 0).equal(expected)
+    assert expected.unique().numel() > 100
 
 
 # ------------------------------------------------------------------------------------ filters

@@ -5,11 +5,18 @@ the order of computation or the device, so a picture can be drawn alone, in a ba
 in parallel and come out the same. Legend: B rows, V ids.
 """
 
+import ctypes
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dromaius.nn.kernels import library
+
+FEW = 4
+"""Where top-k leaves less than this part of the ids, only those get noise."""
 _GOLDEN = 0x9E3779B97F4A7C15
 _POSITION = 0xD1B54A32D192ED03
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -90,13 +97,14 @@ class Sampler:
         """
         if self.greedy:
             return scores.argmax(-1)
+        if self._few_stay(scores):
+            return _draw_few(self._tempered(scores), self.top_k or 0, seeds, positions, first_id)
         ids = torch.arange(first_id, first_id + scores.shape[-1], device=scores.device)
         return (self.keep(scores) + gumbel(seeds, positions, ids)).argmax(-1)
 
     def keep(self, scores: Tensor) -> Tensor:
         """Scores after temperature, top-k and top-p, in that order; dropped ids are -inf."""
-        if self.temperature not in (0, 1):
-            scores = scores / self.temperature
+        scores = self._tempered(scores)
         if self.top_k is not None and self.top_k < scores.shape[-1]:
             least = scores.topk(self.top_k).values[..., -1:]
             scores = scores.masked_fill(scores < least, -torch.inf)
@@ -108,3 +116,49 @@ class Sampler:
             drop = torch.zeros_like(drop).scatter(-1, order, drop)
             scores = scores.masked_fill(drop, -torch.inf)
         return scores
+
+    def _tempered(self, scores: Tensor) -> Tensor:
+        return scores if self.temperature in (0, 1) else scores / self.temperature
+
+    def _few_stay(self, scores: Tensor) -> bool:
+        """Whether a kernel draws faster: noise is made only for the ids that top-k leaves."""
+        return (
+            self.top_k is not None
+            and self.top_k <= scores.shape[-1] // FEW
+            and self.top_p in (None, 1)
+            and scores.device.type == "cpu"
+            and scores.dtype == torch.float32
+            and _kernel() is not None
+        )
+
+
+def _draw_few(
+    scores: Tensor, top_k: int, seeds: Tensor, positions: Tensor, first_id: int
+) -> Tensor:
+    """`Sampler.draw` by `nn/kernels/draw.cpp`: the same ids, with the same noise."""
+    scores, seeds, positions = scores.contiguous(), seeds.contiguous(), positions.contiguous()
+    rows, ids = scores.shape
+    drawn = torch.empty(rows, dtype=torch.long)
+    given = seeds.data_ptr(), positions.data_ptr(), first_id
+    threads = torch.get_num_threads()
+    _kernel()(scores.data_ptr(), rows, ids, top_k, *given, drawn.data_ptr(), threads)
+    return drawn
+
+
+@cache
+def _kernel() -> Any:
+    """The C function, None where there is none."""
+    found = library("draw")
+    if found is None:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    found.draw_ids.argtypes = [
+        pointer,
+        *[number] * 3,
+        *[pointer] * 2,
+        number,
+        pointer,
+        ctypes.c_int,
+    ]
+    found.draw_ids.restype = None
+    return found.draw_ids
