@@ -4,10 +4,11 @@ Parameter names follow the LDM / MoVQ line of checkpoints. Every convolution has
 Legend: B batch, C channels, T frames, H/W pixels or grid.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dromaius.nn.affine import affine, swish
+from dromaius.nn.banded import alone, convolve, double, each_alone, halve, norm_convolve
 from dromaius.nn.norm import SpatialNorm
 
 
@@ -18,29 +19,48 @@ def make_norm(channels: int, quant_channels: int | None, num_groups: int) -> nn.
     return SpatialNorm(channels, quant_channels, num_groups)
 
 
-def swish(x: Tensor) -> Tensor:
-    # x * sigmoid(x) rather than F.silu: the two differ in the last bit, and codes are an argmin.
-    return x * torch.sigmoid(x)
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`, computing the same for a picture alone whatever the number of threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not alone(x):
+            return super().forward(x)
+        padding = (self.kernel_size[0] // 2, self.kernel_size[1] // 2)
+        return convolve(x, self.weight, self.bias, padding)
+
+
+def norm_swish_conv(
+    norm: nn.Module, conv: nn.Conv2d, x: Tensor, *quantized: Tensor, onto: Tensor | None = None
+) -> Tensor:
+    """`onto` + conv(swish(norm(x))). Of one picture without gradients `onto` is overwritten."""
+    if alone(x):
+        return norm_convolve(norm, conv, x, *quantized, onto=onto)
+    y: Tensor = conv(swish(norm(x, *quantized)))
+    return y if onto is None else onto + y
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions with norm and swish before each, plus the input. [B,C,H,W]."""
+    """Two 3x3 convolutions with norm and swish before each, plus the input. [B,C,H,W].
+
+    Without gradients the input of a single picture may be overwritten with the result.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, quant_channels: int | None, num_groups: int
     ) -> None:
         super().__init__()
         self.norm1 = make_norm(in_channels, quant_channels, num_groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = make_norm(out_channels, quant_channels, num_groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
-            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+            self.nin_shortcut = Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, *quantized: Tensor) -> Tensor:
-        h = self.conv1(swish(self.norm1(x, *quantized)))
-        h = self.conv2(swish(self.norm2(h, *quantized)))
-        return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + h
+        h = norm_swish_conv(self.norm1, self.conv1, x, *quantized)
+        if hasattr(self, "nin_shortcut"):
+            x = self.nin_shortcut(x)
+        return norm_swish_conv(self.norm2, self.conv2, h, *quantized, onto=x)
 
 
 class AttentionBlock(nn.Module):
@@ -52,22 +72,24 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.norm = make_norm(channels, quant_channels, num_groups)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.q = Conv2d(channels, channels, 1)
+        self.k = Conv2d(channels, channels, 1)
+        self.v = Conv2d(channels, channels, 1)
+        self.proj_out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, *quantized: Tensor) -> Tensor:
-        h = self.norm(x, *quantized)
+        if alone(x):
+            h = affine(self.norm, x, *quantized).rows(x, 0, x.shape[2], then_swish=False)
+        else:
+            h = self.norm(x, *quantized)
         q, k, v = (self._heads(f(h)) for f in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(q, k, v)  # scale: head size ^ -0.5
-        y = y.transpose(-1, -2).reshape(x.shape)  # [B,heads,HW,C/heads] -> [B,C,H,W]
-        return x + self.proj_out(y)
+        y = y.transpose(1, 2).flatten(2).transpose(1, 2)  # [B,heads,HW,C/heads] -> [B,C,HW]
+        return x + self.proj_out(y.unflatten(2, x.shape[2:]))
 
     def _heads(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        x = x.view(batch, self.num_heads, channels // self.num_heads, height * width)
-        return x.transpose(-1, -2)  # [B,heads,HW,C/heads]
+        x = x.flatten(2).transpose(1, 2)  # [B,HW,C]
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B,heads,HW,C/heads]
 
 
 class Downsample(nn.Module):
@@ -78,7 +100,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return halve(self.conv, x) if alone(x) else self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -89,6 +111,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if alone(x):
+            return double(self.conv, x)
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -113,7 +137,13 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, kernel_size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.padding))
+        return each_alone(self._convolve, x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        x = F.pad(x, self.padding)
+        if not alone(x):
+            return self.conv(x)
+        return convolve(x, self.conv.weight, self.conv.bias, (0, 0, 0), self.conv.stride)
 
 
 class TemporalDownsample(nn.Module):

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dromaius.models.emu3.config import VisionTokenizerConfig
+from dromaius.nn.affine import swish
+from dromaius.nn.banded import channels_last, each_alone
 from dromaius.nn.conv import (
     AttentionBlock,
     CausalConv3d,
+    Conv2d,
     Downsample,
     ResnetBlock,
     TemporalDownsample,
@@ -22,7 +25,7 @@ from dromaius.nn.conv import (
     TemporalUpsample,
     Upsample,
     make_norm,
-    swish,
+    norm_swish_conv,
 )
 
 
@@ -84,14 +87,14 @@ class Encoder(nn.Module):
         super().__init__()
         c = config
         in_widths = [c.ch * m for m in (1, *c.ch_mult)]
-        self.conv_in = nn.Conv2d(c.in_channels, c.ch, 3, padding=1)
+        self.conv_in = Conv2d(c.in_channels, c.ch, 3, padding=1)
         self.down = nn.ModuleList(
             Stage(c, level, in_widths[level], c.num_res_blocks, None)
             for level in range(len(c.ch_mult))
         )
         self.mid = Middle(c, in_widths[-1], None)
         self.norm_out = make_norm(in_widths[-1], None, c.norm_num_groups)
-        self.conv_out = nn.Conv2d(in_widths[-1], c.z_channels, 3, padding=1)
+        self.conv_out = Conv2d(in_widths[-1], c.z_channels, 3, padding=1)
         self.time_conv = nn.ModuleList(
             TemporalDownsample(c.z_channels) for _ in range(_halvings(c))
         )
@@ -101,13 +104,19 @@ class Encoder(nn.Module):
 
     def space(self, frames: Tensor) -> Tensor:
         """Each frame alone: [N,3,H,W] -> [N,Z,h,w]."""
-        x = self.conv_in(frames)
-        for stage in self.down:
-            x = stage(x)
-        return self.conv_out(swish(self.norm_out(self.mid(x))))
+        return each_alone(self._space, frames)
 
     def time(self, x: Tensor) -> Tensor:
         """[B,Z,T,h,w] -> [B,Z,T/4,h,w]."""
+        return each_alone(self._time, x)
+
+    def _space(self, frames: Tensor) -> Tensor:
+        x = self.conv_in(channels_last(frames))
+        for stage in self.down:
+            x = stage(x)
+        return norm_swish_conv(self.norm_out, self.conv_out, self.mid(x))
+
+    def _time(self, x: Tensor) -> Tensor:
         for conv in self.time_conv:
             x = swish(conv(x))
         for block in self.time_res_stack:
@@ -127,29 +136,36 @@ class Decoder(nn.Module):
             TemporalResnetBlock(c.z_channels) for _ in range(c.num_res_blocks)
         )
         self.time_conv = nn.ModuleList(TemporalUpsample(c.z_channels) for _ in range(_halvings(c)))
-        self.conv_in = nn.Conv2d(c.z_channels, width, 3, padding=1)
+        self.conv_in = Conv2d(c.z_channels, width, 3, padding=1)
         self.mid = Middle(c, width, quant)
         in_widths = [c.ch * c.ch_mult[min(level + 1, levels[-1])] for level in levels]
         self.up = nn.ModuleList(
             Stage(c, level, in_widths[level], c.num_res_blocks + 1, quant) for level in levels
         )
         self.norm_out = make_norm(c.ch * c.ch_mult[0], quant, c.norm_num_groups)
-        self.conv_out = nn.Conv2d(c.ch * c.ch_mult[0], c.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(c.ch * c.ch_mult[0], c.out_channels, 3, padding=1)
 
     def time(self, x: Tensor) -> Tensor:
         """[B,Z,t,h,w] -> [B,Z,4t,h,w]."""
+        return each_alone(self._time, x)
+
+    def space(self, latents: Tensor, quantized: Tensor) -> Tensor:
+        """Each frame alone: latents [N,Z,h,w], quantized [N,E,h,w] -> [N,3,H,W]."""
+        return each_alone(self._space, latents, quantized)
+
+    def _time(self, x: Tensor) -> Tensor:
         for block in self.time_res_stack:
             x = block(x)
         for conv in self.time_conv:
             x = swish(conv(x))
         return x
 
-    def space(self, latents: Tensor, quantized: Tensor) -> Tensor:
-        """Each frame alone: latents [N,Z,h,w], quantized [N,E,h,w] -> [N,3,H,W]."""
-        x = self.mid(self.conv_in(latents), quantized)
+    def _space(self, latents: Tensor, quantized: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(channels_last(latents)), quantized)
         for stage in reversed(self.up):
             x = stage(x, quantized)
-        return self.conv_out(swish(self.norm_out(x, quantized)))
+        pixels = norm_swish_conv(self.norm_out, self.conv_out, x, quantized)
+        return pixels.contiguous()  # not channels last
 
 
 class Quantizer(nn.Module):
@@ -161,13 +177,15 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors [...,E] -> int64 codes [...]; of equally near entries the first."""
-        flat, codebook = x.reshape(-1, x.shape[-1]), self.embedding.weight
-        codebook_norm = codebook.pow(2).sum(1)
-        # The distance table is [positions, codebook]: rows go through in blocks of bounded memory.
-        blocks = flat.split(max(1, 2**24 // codebook.shape[0]))
+        codebook = self.embedding.weight
+        codebook_norm, twice = codebook.pow(2).sum(1), 2 * codebook.T
+        # The table of distances is [positions, codebook]: few rows at a time, which stay in the
+        # processor's cache, and never rows of two items, whose codes shall not depend on the batch.
+        rows = max(1, 2**20 // codebook.shape[0])
         codes = [
-            (b.pow(2).sum(1, keepdim=True) + codebook_norm - 2 * b @ codebook.T).argmin(1)
-            for b in blocks
+            (block.pow(2).sum(1, keepdim=True) + codebook_norm).sub_(block @ twice).argmin(1)
+            for item in x.reshape(len(x), -1, x.shape[-1])
+            for block in item.split(rows)
         ]
         return torch.cat(codes).view(x.shape[:-1])
 
