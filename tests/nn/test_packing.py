@@ -73,7 +73,7 @@ def test_errors_are_within_half_a_step(kind: str, group: int) -> None:
             bound = largest / 127 * 0.51 + largest / 256
         elif kind == "fp8":  # half a unit of the third digit, or half the least number
             bound = part.abs() / 16 * 1.05 + largest * 2**-9 / 448 + largest / 256
-        else:  # the fit may leave an extreme out, but its squares are not more than plain rounding's
+        else:  # an extreme may be left out, but squares are not more than plain rounding's
             step = (part.amax(1, keepdim=True) - part.amin(1, keepdim=True)) / 15
             assert ((error**2).mean(1) <= (step[:, 0] * 0.52) ** 2 + 1e-6).all()
             bound = 2 * step
