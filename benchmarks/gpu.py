@@ -192,7 +192,7 @@ def profiled(bench: Bench) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     cuda = bench.device.type == "cuda"
-    steps, count = _warm(bench, bench.picture(0.5), "off"), 10
+    steps, count = _warm(bench, bench.picture(0.5), "off"), 3 if bench.small else 10
     activity = ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as profiler:
         for _ in range(count):

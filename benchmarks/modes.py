@@ -40,7 +40,7 @@ from dromaius.models.emu3.prompt import generation_prompt
 from dromaius.models.emu3.quantization import MODES as FORMS
 from dromaius.models.emu3.quantization import settings
 from dromaius.nn.linear import applies
-from dromaius.nn.quantized import quantize
+from dromaius.nn.quantized import count_numbers, quantize
 from dromaius.pipelines.image import picture_grid
 
 EXACT, LOSSY = "#3b6ea5", "#c98a2b"
@@ -195,11 +195,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 "share": round(bound / median, 3),
             }
         )
-    model, request = made["float32"]
+    model, request = made[MODES[0].weights]
     return {
         "benchmark": "modes",
         "model": arguments.model,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_numbers(model),
         "size": f"{request.grid.height}x{request.grid.width}",
         "guidance": GUIDANCE,
         "bandwidth": round(max(speeds)),
