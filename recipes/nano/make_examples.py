@@ -37,7 +37,8 @@ SHIFTS = tuple(
 SCALES = (56 / 64, 48 / 64)
 COMPOSITE_SCALE = 28 / 64
 COMPOSITE_SHIFTS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-OFTEN = {"style": 6, "category": 4, "tone": 4, "describe": 2}  # the hard kinds are asked more often
+OFTEN = {"category": 4, "tone": 4, "describe": 2}  # the hard kinds are asked more often
+ALWAYS = ("style", "presence")  # the hardest, of every view, besides the name
 OTHER_COLOURS = tuple(name for name in COLOURS if name != "white")
 
 
@@ -129,13 +130,13 @@ def answer_view(shares: Shares, rng: Random) -> View:
 
 
 def other_kind(record: Record, view: View, rng: Random) -> str:
-    """What to ask besides name and presence; composites are mostly counted, single ones seldom."""
+    """What else to ask; composites are mostly counted, single ones seldom."""
     composite = view.get("copies", 1) > 1
     if composite and rng.random() < 0.75:
         return "count"
     if not composite and rng.random() < 0.05:
         return "count"
-    kinds = [kind for kind in kinds_for(record, view) if kind not in ("count", "presence")]
+    kinds = [kind for kind in kinds_for(record, view) if kind not in ("count", *ALWAYS)]
     return rng.choices(kinds, [OFTEN.get(kind, 1) for kind in kinds])[0]
 
 
@@ -147,11 +148,12 @@ def answer_example(
     others: Sequence[Record],
     rng: Random,
 ) -> dict[str, Any]:
-    """One picture with four questions: the name in both languages, presence, and another."""
+    """One picture with five questions: the name in both languages, style, presence, another."""
     kind = other_kind(record, view, rng)
     absent = pick_absent(record, others, rng) if rng.random() < 0.5 else None
     other = LANGUAGES[1 - LANGUAGES.index(language)]
     asked = [("name", "en"), ("name", "zh"), ("presence", other), (kind, language)]
+    asked.append(("style", rng.choice(LANGUAGES)))
     qa = []
     for kind, spoken in asked:
         other_name = absent if kind == "presence" else None

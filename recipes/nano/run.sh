@@ -18,10 +18,13 @@ train="$python -m torch.distributed.run --standalone --nproc-per-node $processes
 [ -f $run/ids/heldout_answers.safetensors ] || $python recipes/nano/write_ids.py --run $run
 [ -f $run/model/config.json ] || $train $recipe/language_model.toml
 model=$run/model
-if [ -f $recipe/second_stage.toml ]; then
-    model=$run/model_2
-    [ -f $model/config.json ] || $train $recipe/second_stage.toml
-fi
+stage=1
+for ordinal in second third; do
+    [ -f $recipe/${ordinal}_stage.toml ] || break
+    stage=$((stage + 1))
+    model=$run/model_$stage
+    [ -f $model/config.json ] || $train $recipe/${ordinal}_stage.toml
+done
 [ -f runs/nano/twemoji/data.json ] ||
     $python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji
 [ -f $run/evaluation/set.json ] ||

@@ -547,7 +547,8 @@ def test_training_examples_are_right_and_repeatable() -> None:
             assert record["tone"] or place == (0, 0, 1.0)
             assert colour == "white" or colour in one["prompt"].lower() or "背景" in one["prompt"]
             continue
-        (_, english), (_, chinese), (is_there, yes_no), (question, answer) = one["qa"]
+        (_, english), (_, chinese), (is_there, yes_no), (question, answer), (_, style) = one["qa"]
+        assert style == record["style"]
         assert (english, chinese) == (record["en"], record["zh"])
         assert yes_no in ("yes", "有", "no", "没有")
         presence.append(yes_no in ("yes", "有"))
