@@ -86,6 +86,9 @@ def trocr(folder: Path) -> None:
         decoder_ffn_dim=64, max_position_embeddings=64, cross_attention_hidden_size=32,
     )  # fmt: skip
     _save(folder, decoder)
+    settings = folder / "preprocessor_config.json"
+    content = json.loads(settings.read_text()) | {"processor_class": "TrOCRProcessor"}
+    settings.write_text(json.dumps(content))
 
 
 def _save(folder: Path, decoder: transformers.PreTrainedConfig, **ids: int) -> None:

@@ -171,6 +171,12 @@ def test_missing_and_wrong_inputs() -> None:
     ours = model("vit", "gpt2")
     with pytest.raises(ValueError, match="give pixel_values, or encoder_outputs"):
         ours(labels=labels())
+    with pytest.raises(InputError, match="have 1 channels, the encoder reads 3: convert .* RGB"):
+        ours(torch.zeros(2, 1, 16, 16), labels=labels())
+    with pytest.raises(
+        InputError, match=r"must be \(batch, channels, height, width\), not \(3, 16"
+    ):
+        ours.generate(torch.zeros(3, 16, 16))
     with pytest.raises(InputError, match="labels hold id 60, the decoder's vocabulary has 60"):
         ours(pixels("vit"), labels=torch.full((2, 3), 60))
     with pytest.raises(InputError, match="decoder_input_ids hold id 99"):

@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
-from dromaius.models.vision_encoder_decoder.model import shift_right, text_loss
+from dromaius.models.vision_encoder_decoder import parts
+from dromaius.models.vision_encoder_decoder.model import (
+    VisionEncoderDecoder,
+    shift_right,
+    text_loss,
+)
 
 
 def test_labels_are_shifted_behind_the_start() -> None:
@@ -34,3 +40,23 @@ def test_loss_of_half_precision_is_computed_in_float32() -> None:
     exact = nn.functional.cross_entropy(logits.double().flatten(0, 1), labels.flatten())
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_the_plain_module_is_the_chain_of_its_parts() -> None:
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    encoder_config = parts.encoder_config(
+        transformers.ViTConfig(hidden_size=32, image_size=16, patch_size=8, **sizes)
+    )
+    decoder_config = parts.decoder_config(
+        transformers.BertConfig(hidden_size=48, vocab_size=30, **sizes)
+    )
+    encoder, decoder = parts.build_encoder(encoder_config), parts.build_decoder(decoder_config)
+    joined = VisionEncoderDecoder(encoder, decoder).eval()
+    pixels, ids = torch.randn(2, 3, 16, 16), torch.randint(0, 30, (2, 5))
+    with torch.no_grad():
+        seen = joined.enc_to_dec_proj(encoder(pixels).last_hidden_state)
+        expected = decoder(ids, encoder_hidden_states=seen).logits
+        torch.testing.assert_close(joined(pixels, ids), expected)
+    kinds = {name.split(".")[0] for name in joined.state_dict()}
+    assert kinds == {"encoder", "decoder", "enc_to_dec_proj"}

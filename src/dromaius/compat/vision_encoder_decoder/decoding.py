@@ -138,10 +138,11 @@ class DecodingSettings:
             )
         read = (kwargs, generation_config, self.generation_config)
         new, longest = _setting("max_new_tokens", *read), _setting("max_length", *read)
-        wanted = held + (_NEW_TOKENS if longest is None else 0) if new is None else held + new
-        if longest is not None and new is None:
-            wanted = longest
-        if wanted + (prompt is not None) <= limit:
+        if new is not None:
+            wanted = held + new
+        else:
+            wanted = held + _NEW_TOKENS if longest is None else longest
+        if wanted + (prompt is not None) <= limit:  # a start id may come before a prompt
             return generation_config, kwargs
         bound: dict[str, Any] = {"max_length": limit, "max_new_tokens": None}
         for name in ("min_length", "min_new_tokens"):

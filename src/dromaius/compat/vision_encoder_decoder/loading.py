@@ -1,6 +1,7 @@
 """Checkpoint folders -> models: every tensor comes from the files, or loading fails."""
 
 import copy
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def load_model(cls: Any, load: Callable[..., Any], source: Any, *args: Any, **kw
     folder, framework = _folder(source, kwargs)
     config = kwargs.pop("config", None)
     if not isinstance(config, VisionEncoderDecoderConfig):
+        if config is None:
+            _check_kind(folder)
         config = VisionEncoderDecoderConfig.from_pretrained(folder if config is None else config)
     given = {name: kwargs.pop(name) for name in set(kwargs) - _NO_SETTINGS if hasattr(config, name)}
     config = _changed(config, given)
@@ -41,7 +44,7 @@ def load_model(cls: Any, load: Callable[..., Any], source: Any, *args: Any, **kw
     state = read_state(folder, None, framework)
     kwargs |= {"config": config, "state_dict": state, "output_loading_info": True}
     model, info = load(None, *args, ignore_mismatched_sizes=True, **kwargs)
-    _complain(folder, info)
+    _complain(folder, model, info)
     parts.mend_position_tables(model.decoder)
     model.name_or_path = model.config.name_or_path = str(source)
     if generation is None and (folder / "generation_config.json").is_file():
@@ -63,7 +66,7 @@ def load_encoder(source: Any, *args: Any, **options: Any) -> Any:
     cls = parts.encoder_class(config)
     options = parts.without_pooler(cls) | options
     model, info = _load_part(cls, folder, "encoder", framework, config, *args, **options)
-    _complain(folder, info, allowed=[n for n in info["missing_keys"] if "pooler" in n])
+    _complain(folder, model, info, allowed=[n for n in info["missing_keys"] if "pooler" in n])
     return model
 
 
@@ -80,11 +83,24 @@ def load_decoder(source: Any, **options: Any) -> Any:
     missing = sorted(info["missing_keys"])
     new = [name for name in missing if any(word in name for word in parts.CROSS_ATTENTION)]
     head = [name for name in missing if not name.startswith(body)]
-    _complain(folder, info, allowed=new + head)
+    _complain(folder, model, info, allowed=new + head)
     if head:
         warn_once(f"{source}: the head of the decoder is new and must be trained: {_few(head)}")
     parts.mend_position_tables(model)
     return model
+
+
+def _check_kind(folder: Path) -> None:
+    content = read_bytes(folder / "config.json", _MAX_CONFIG_BYTES, CheckpointError)
+    try:
+        kind = json.loads(content)["model_type"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}/config.json is not a model's configuration") from error
+    if kind != VisionEncoderDecoderConfig.model_type:
+        raise CheckpointError(
+            f"{folder} holds a {kind} model, not a vision-encoder-decoder; join an encoder and a "
+            "decoder by from_encoder_decoder_pretrained"
+        )
 
 
 def _changed(config: Any, given: dict[str, Any]) -> Any:
@@ -138,7 +154,7 @@ def _load_part(
     return model, info
 
 
-def _complain(folder: Path, info: dict[str, Any], allowed: Iterable[str] = ()) -> None:
+def _complain(folder: Path, model: Any, info: dict[str, Any], allowed: Iterable[str] = ()) -> None:
     """Raises CheckpointError for tensors that would be random."""
     if wrong := sorted(info["mismatched_keys"]):
         name, stored, wanted = wrong[0]
@@ -146,7 +162,9 @@ def _complain(folder: Path, info: dict[str, Any], allowed: Iterable[str] = ()) -
             f"{folder}: {len(wrong)} tensors have another shape, {name} is {tuple(stored)} and "
             f"should be {tuple(wanted)}: config.json does not fit the weights"
         )
-    missing = sorted(set(info["missing_keys"]) - set(allowed))
+    missing = sorted(
+        name for name in set(info["missing_keys"]) - set(allowed) if not _is_computed(model, name)
+    )
     if missing:
         held = sorted(info["unexpected_keys"])
         instead = f"; it holds {_few(held)} instead" if held else ""
@@ -154,6 +172,12 @@ def _complain(folder: Path, info: dict[str, Any], allowed: Iterable[str] = ()) -
             f"{folder}: {len(missing)} tensors are missing and would be random: "
             f"{_few(missing)}{instead}"
         )
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor is sines and cosines, which some files leave out (Marian, Pegasus)."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return "Sinusoidal" in type(owner).__name__
 
 
 def _few(names: list[str], shown: int = 3) -> str:

@@ -73,9 +73,10 @@ class VisionEncoderDecoder(nn.Module):
     ) -> Encoded:
         """pixels [B, C, H, W] -> Encoded. `options` are arguments of the encoder.
 
-        Raises TypeError for an option that the encoder does not know, InputError for a mask of
-        another size.
+        Raises TypeError for an option that the encoder does not know, InputError for pixels of
+        another shape.
         """
+        self._check_pixels(pixel_values)
         known = parts.arguments(type(self.encoder).forward)
         if unknown := [name for name in options if name not in known]:
             raise TypeError(f"the encoder {type(self.encoder).__name__} takes no {unknown[0]!r}")
@@ -101,6 +102,17 @@ class VisionEncoderDecoder(nn.Module):
             hidden_states=None if maps is None else tuple(tokens(m) for m in maps),
             attentions=out.get("attentions") if output_attentions else None,
         )
+
+    def _check_pixels(self, pixel_values: Tensor) -> None:
+        shape = tuple(pixel_values.shape)
+        if len(shape) != 4:
+            raise InputError(f"pixel_values must be (batch, channels, height, width), not {shape}")
+        channels = getattr(self.encoder.config, "num_channels", shape[1])
+        if shape[1] != channels:
+            raise InputError(
+                f"pixel_values have {shape[1]} channels, the encoder reads {channels}: "
+                "convert the pictures to RGB first"
+            )
 
     def project(self, hidden: Tensor) -> Tensor:
         """[B, S, E] -> [B, S, M]."""
