@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from benchmarks.t2i import IDS, NEGATIVE, PROMPT, TOP_K, header, processor
+from benchmarks.machine import facts, seconds
+from benchmarks.t2i import IDS, NEGATIVE, PROMPT, TOP_K, header
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids, write_text
 from dromaius.engine.sampling import Sampler
@@ -51,12 +50,12 @@ class SeedRow:
 
 SEED = [
     SeedRow("image 768x1360", "2.6.0 pynative", 2.42, 0.41),
-    SeedRow("image 768x1360", "2.6.0 graph", 3.06, 0.33),
-    SeedRow("image 768x1360", "2.7.0 pynative", 2.46, 0.41),
-    SeedRow("image 768x1360", "2.7.0 graph", 2.76, 0.36),
     SeedRow("4 frames 768x1360", "2.6.0 pynative", 0.95, 4.21),
+    SeedRow("image 768x1360", "2.6.0 graph", 3.06, 0.33),
     SeedRow("4 frames 768x1360", "2.6.0 graph", 2.70, 1.48),
+    SeedRow("image 768x1360", "2.7.0 pynative", 2.46, 0.41),
     SeedRow("4 frames 768x1360", "2.7.0 pynative", 1.23, 3.25),
+    SeedRow("image 768x1360", "2.7.0 graph", 2.76, 0.36),
     SeedRow("4 frames 768x1360", "2.7.0 graph", 2.70, 1.48),
     SeedRow("draw 720x720", "2.6.0", None, 1.68),
     SeedRow("draw 720x720", "2.6.0 flash attention", None, 2.13),
@@ -98,7 +97,7 @@ SCALED = Size(1024, 2816, 8, 16, 4, 64, (384, 680), 128, 256, 32)
 TINY = Size(64, 128, 2, 4, 2, 32, (32, 48), 32, 32, 3)
 
 
-def language_model(size: Size, device: str, dtype: torch.dtype) -> LanguageModel:
+def language_model(size: Size, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """Random weights, filled on the device."""
     config = LanguageModelConfig(
         hidden_size=size.hidden,
@@ -117,7 +116,7 @@ def language_model(size: Size, device: str, dtype: torch.dtype) -> LanguageModel
     return model
 
 
-def vision_tokenizer(size: Size, device: str) -> VisionTokenizer:
+def vision_tokenizer(size: Size, device: torch.device) -> VisionTokenizer:
     """Random weights, float32 as always."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -127,23 +126,22 @@ def vision_tokenizer(size: Size, device: str) -> VisionTokenizer:
 # ---------------------------------------------------------------------------------------- the tasks
 
 
-def reconstruct(model: VisionTokenizer, size: Size, frames: int) -> Callable[[], int]:
-    """Pixels to codes and back; returns the number of pictures."""
+def reconstruct(model: VisionTokenizer, size: Size, frames: int) -> Callable[[], None]:
+    """Pixels to codes and back."""
     device = next(model.parameters()).device
     pixels = torch.rand(1, frames, 3, *size.pixels, device=device) * 2 - 1
     if frames == 1:
         pixels = pixels[:, 0]
 
-    def work() -> int:
+    def work() -> None:
         with torch.no_grad():
             model.decode(model.encode(pixels))
-        return frames
 
     return work
 
 
-def draw(model: LanguageModel, size: Size) -> Callable[[], int]:
-    """A picture's tokens with guidance, as the seed's script asks; returns their number."""
+def draw(model: LanguageModel, size: Size) -> Callable[[], None]:
+    """A picture's tokens with guidance, as the seed's script asks."""
     side = size.drawn // 8
     grid = TokenGrid(
         side, side, IDS.visual_start, IDS.visual_stop,
@@ -152,27 +150,27 @@ def draw(model: LanguageModel, size: Size) -> Callable[[], int]:
     prompt, negative = (header(text, side, side) for text in (PROMPT, NEGATIVE))
     request = GridRequest(prompt, grid, 0, negative, GUIDANCE)
 
-    def work() -> int:
+    def work() -> None:
         for _ in draw_grids(model, [request], Sampler(top_k=TOP_K)):
             pass
-        return grid.length
 
     return work
 
 
-def answer(model: LanguageModel, vision: VisionTokenizer, size: Size) -> Callable[[], int]:
-    """Picture to codes, prompt, an answer that no id ends; returns the number of its tokens."""
+def answer(model: LanguageModel, vision: VisionTokenizer, size: Size) -> Callable[[], None]:
+    """Picture to codes, prompt, an answer that no id ends."""
     device = next(vision.parameters()).device
     pixels = torch.rand(1, 3, size.asked, size.asked, device=device) * 2 - 1
 
-    def work() -> int:
+    def work() -> None:
         with torch.no_grad():
             codes = vision.encode(pixels)[0]
         picture = IDS.codes_to_ids(codes).tolist()
         closing = [IDS.end_of_frame, IDS.image_end, *PROMPT]
         prompt = [*header([], *codes.shape), *picture, *closing]
         greedy = Sampler(temperature=0)
-        return len(list(write_text(model, [prompt], size.answer, (), greedy, [0])))
+        for _ in write_text(model, [prompt], size.answer, (), greedy, [0]):
+            pass
 
     return work
 
@@ -191,39 +189,43 @@ class Figure:
     same_work: bool
 
 
-def measure(size: Size, device: str, dtype: torch.dtype, repeats: int) -> dict[str, Figure]:
+def measure(
+    size: Size, device: torch.device, dtype: torch.dtype, repeats: int
+) -> dict[str, Figure]:
     """Each task's median seconds, and pictures or tokens a second."""
     vision = vision_tokenizer(size, device)
     model = language_model(size, device, dtype)
     rows, columns = size.pixels
     vision_says = f"float32, width {size.vision_base}, {rows}x{columns}"
     kind = str(dtype).removeprefix("torch.")
+    side = size.drawn // 8
     tasks = {
-        "image 768x1360": (reconstruct(vision, size, 1), vision_says),
-        "4 frames 768x1360": (reconstruct(vision, size, FRAMES), vision_says),
-        "draw 720x720": (draw(model, size), f"{kind}, {size.model}, {size.drawn}x{size.drawn}"),
+        "image 768x1360": (reconstruct(vision, size, 1), 1, vision_says),
+        "4 frames 768x1360": (reconstruct(vision, size, FRAMES), FRAMES, vision_says),
+        "draw 720x720": (
+            draw(model, size),
+            side * (side + 1) + 3,
+            f"{kind}, {size.model}, {size.drawn}x{size.drawn}",
+        ),
         "answer 384x384": (
             answer(model, vision, size),
+            size.answer,
             f"{kind}, {size.model}, {size.asked}x{size.asked}, {size.answer} tokens",
         ),
     }
     figures = {}
-    for name, (work, says) in tasks.items():
-        if repeats > 1 or device != "cpu":
+    for name, (work, done, says) in tasks.items():
+        if repeats > 1 or device.type != "cpu":
             work()  # the first run chooses kernels and fills caches
-        times, done = [], 0
+        times = []
         for _ in range(repeats):
-            start = time.perf_counter()
-            done = work()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        seconds = statistics.median(times)
-        figures[name] = Figure(seconds, done / seconds, says, size == FULL)
+            times.append(seconds(work, device))
+        median = statistics.median(times)
+        figures[name] = Figure(median, done / median, says, size == FULL)
     return figures
 
 
-def report(size: Size, device: str, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
+def report(size: Size, device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     figures = measure(size, device, dtype, repeats)
     rows = []
     for row in SEED:
@@ -240,16 +242,12 @@ def report(size: Size, device: str, dtype: torch.dtype, repeats: int) -> dict[st
                 "measured": ours.what,
             }
         )
-    on_gpu = device != "cpu"
     return {
         "benchmark": "seed_tables",
         "same_work": size == FULL,
-        "device": torch.cuda.get_device_name() if on_gpu else processor(),
         "repeats": repeats,
         "rows": rows,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "load": [round(x, 1) for x in os.getloadavg()],
+        **facts(device),
     }
 
 
@@ -290,7 +288,7 @@ def main() -> int:
     size = FULL if arguments.full or (on_gpu and not arguments.scaled) else SCALED
     size = TINY if arguments.tiny else size
     dtype = getattr(torch, arguments.dtype)
-    result = report(size, arguments.device, dtype, arguments.repeats)
+    result = report(size, torch.device(arguments.device), dtype, arguments.repeats)
     if not arguments.json:
         print(table(result), end="\n\n")
     print(json.dumps(result))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -29,7 +28,8 @@ from torch import Tensor
 from transformers.models.emu3.configuration_emu3 import Emu3Config
 from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration
 
-from benchmarks.t2i import IDS, first_difference, header, processor
+from benchmarks.machine import facts
+from benchmarks.t2i import IDS, first_difference, header
 from dromaius.compat import transformers as compat
 from dromaius.compat.drawing import language_model
 from dromaius.compat.transformers.configuration import vocabulary_map
@@ -211,11 +211,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "runs": {name: [round(r["seconds"], 3) for r in times] for name, times in runs.items()},
         "ratio": {n: round(wall["transformers"] / wall[n], 2) for n in ("compat", "engine")},
         "products": "few_rows.cpp" if own else "torch",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "processor": processor(),
-        "load": [round(x, 1) for x in os.getloadavg()],
+        **facts(torch.device("cpu")),
     }
 
 
@@ -243,7 +240,7 @@ def table(result: dict[str, Any]) -> str:
         f"picture of {result['size']}, {result['prompt_tokens']} ids and {result['answer_tokens']} "
         f"to answer, {result['dtype']}, hidden {result['hidden']}, {result['layers']} layers, "
         f"vision width {result['vision_base_width']}",
-        f"{result['processor']}, {result['threads']} threads, torch {result['torch']}, "
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}, "
         f"transformers {result['transformers']}, products by {result['products']}, "
         f"load {result['load'][0]}",
         "greedy tokens in float32: equal",

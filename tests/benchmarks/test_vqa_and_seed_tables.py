@@ -63,7 +63,7 @@ def test_the_seeds_figures_are_the_seeds(seeds_dir: Path) -> None:
 def test_scaled_rows_claim_nothing() -> None:
     import torch
 
-    result = seed_tables.report(seed_tables.TINY, "cpu", torch.float32, 1)
+    result = seed_tables.report(seed_tables.TINY, torch.device("cpu"), torch.float32, 1)
     assert not result["same_work"]
     assert len(result["rows"]) == len(seed_tables.SEED)
     assert all(row["ratio"] is None and row["rate"] > 0 for row in result["rows"])

@@ -29,7 +29,7 @@ from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.models.emu3.language_model import LanguageModel
 
 
-class DrawsGrids(GenerationMixin):
+class GridGenerationMixin(GenerationMixin):
     """`generate` with pictures by the engine; see `Drawing.recognise` for which."""
 
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:

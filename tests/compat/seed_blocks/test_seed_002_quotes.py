@@ -23,6 +23,7 @@ from transformers.generation import (
 from transformers.generation.configuration_utils import GenerationMode
 
 from dromaius.compat import baai
+from dromaius.compat.drawing import Drawing
 from tests.compat.seed_blocks.support import EOS, PAD, Run, grid, picture_of, read
 
 
@@ -138,9 +139,14 @@ def test_seed_002_maximum_length(
 
 
 def test_seed_002_sampling_loop(
-    run: Run, inside_generate: tuple[torch.Tensor, dict[str, Any]]
+    run: Run,
+    inside_generate: tuple[torch.Tensor, dict[str, Any]],
+    drawing: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected, given = inside_generate
+    _, given = inside_generate
+    monkeypatch.setattr(Drawing, "recognise", lambda *_: None)  # the quoted loop, not the engine
+    expected = drawing.generate()
     ids, config = given["input_ids"], given["generation_config"]
     flags = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
     given |= dict.fromkeys(flags, False) | {

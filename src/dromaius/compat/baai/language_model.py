@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dromaius.compat.baai.configuration import Emu3Config
 from dromaius.compat.baai.loading import as_dtype, attention_implementation, read_options
-from dromaius.compat.drawing import DrawsGrids
+from dromaius.compat.drawing import GridGenerationMixin
 from dromaius.compat.transformers.attention import (
     Eager,
     LayerView,
@@ -31,7 +31,7 @@ from dromaius.models.emu3.weights import load_language_model
 from dromaius.nn.attention import Attend, sdpa
 
 
-class Emu3ForCausalLM(PreTrainedModel, DrawsGrids):
+class Emu3ForCausalLM(PreTrainedModel, GridGenerationMixin):
     """ids [B,T] -> float32 logits [B,T,V]. Holds our `LanguageModel`'s parts under BAAI's names.
 
     Legend: B batch, T new tokens, S visible tokens, V vocabulary, C channels.

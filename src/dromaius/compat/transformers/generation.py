@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
-from dromaius.compat.drawing import DrawsGrids
+from dromaius.compat.drawing import GridGenerationMixin
 from dromaius.compat.transformers.configuration import PUBLISHED_VOCAB_SIZE
 from dromaius.errors import warn_once
 from dromaius.models.emu3.config import GenerationSettings, VocabularyConfig
 
 
-class Emu3GenerationMixin(DrawsGrids):
+class Emu3GenerationMixin(GridGenerationMixin):
     """transformers' generation, pictures by the engine; a negative prompt always takes effect."""
 
     def generate(
@@ -39,7 +39,7 @@ class Emu3GenerationMixin(DrawsGrids):
             if prompt is not None:
                 _complete_negative_prompt(self, prompt, kwargs)
                 _repeat_negative_prompt(self, prompt, generation_config, kwargs)
-        return DrawsGrids.generate(self, inputs, generation_config, *args, **kwargs)
+        return GridGenerationMixin.generate(self, inputs, generation_config, *args, **kwargs)
 
     def _get_logits_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
         processors = GenerationMixin._get_logits_processor(self, *args, **kwargs)
