@@ -18,7 +18,7 @@ VOCABULARY = 60
 POSITIONS = 24
 PAD, START, END = 0, 1, 2
 SIDE = 16
-"""Pixels; 32 for encoders that halve the picture many times."""
+"""Pixels; more for encoders that halve the picture many times."""
 
 _VIT = {
     "hidden_size": 32,
@@ -47,10 +47,24 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "donut-swin": lambda: transformers.DonutSwinConfig(**_SWIN),
     "dinov2": lambda: transformers.Dinov2Config(**_VIT),
     "dinov3-vit": lambda: transformers.DINOv3ViTConfig(**_VIT),
+    "dinov2-with-registers": lambda: transformers.Dinov2WithRegistersConfig(**_VIT),
+    "data2vec-vision": lambda: transformers.Data2VecVisionConfig(**_VIT),
+    "vit-msn": lambda: transformers.ViTMSNConfig(**_VIT),
+    "ijepa": lambda: transformers.IJepaConfig(**_VIT),
+    "yolos": lambda: transformers.YolosConfig(
+        **(_VIT | {"image_size": [SIDE, SIDE]}), num_detection_tokens=2
+    ),
     "clip": lambda: transformers.CLIPVisionConfig(**_VIT),
     "siglip": lambda: transformers.SiglipVisionConfig(**_VIT),
     "convnext": lambda: transformers.ConvNextConfig(**_CONV, num_stages=2, image_size=32),
     "resnet": lambda: transformers.ResNetConfig(**_CONV, embedding_size=8, layer_type="basic"),
+    "levit": lambda: transformers.LevitConfig(
+        image_size=64,
+        hidden_sizes=[16, 24, 32],
+        num_attention_heads=[2, 2, 2],
+        depths=[1, 1, 1],
+        key_dim=[8, 8, 8],
+    ),
     "focalnet": lambda: transformers.FocalNetConfig(
         image_size=32, embed_dim=16, depths=[1, 1], focal_levels=[1, 1], focal_windows=[3, 3]
     ),
@@ -110,6 +124,20 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "roberta-prelayernorm": lambda: transformers.RobertaPreLayerNormConfig(**_BERT),
     "ernie": lambda: transformers.ErnieConfig(**_BERT),
     "rembert": lambda: transformers.RemBertConfig(**_BERT, input_embedding_size=32),
+    "xlm-roberta-xl": lambda: transformers.XLMRobertaXLConfig(**_BERT),
+    "data2vec-text": lambda: transformers.Data2VecTextConfig(**_BERT),
+    "roformer": lambda: transformers.RoFormerConfig(**_BERT, embedding_size=32),
+    "prophetnet": lambda: transformers.ProphetNetConfig(
+        **_IDS,
+        hidden_size=32,
+        encoder_ffn_dim=64,
+        num_encoder_layers=1,
+        num_encoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        num_decoder_layers=2,
+        num_decoder_attention_heads=2,
+        max_position_embeddings=POSITIONS,
+    ),
     "bert-generation": lambda: transformers.BertGenerationConfig(**_BERT),
     "trocr": lambda: transformers.TrOCRConfig(**_TROCR),
     "trocr-sinusoidal": lambda: transformers.TrOCRConfig(
@@ -124,6 +152,8 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "marian": lambda: transformers.MarianConfig(**_BART),
     "pegasus": lambda: transformers.PegasusConfig(**_BART),
     "blenderbot-small": lambda: transformers.BlenderbotSmallConfig(**_BART),
+    "blenderbot": lambda: transformers.BlenderbotConfig(**_BART),
+    "bigbird-pegasus": lambda: transformers.BigBirdPegasusConfig(**_BART),
     "plbart": lambda: transformers.PLBartConfig(**_BART),
     "xglm": lambda: transformers.XGLMConfig(
         **_IDS,
@@ -161,7 +191,8 @@ def model(encoder: str, decoder: str, seed: int = 0, **kwargs: Any) -> VisionEnc
 
 def pixels(encoder: str, count: int = 2, seed: int = 1) -> Tensor:
     """Noise [count, 3, side, side]."""
-    side = SIDE if ENCODERS[encoder]().to_dict().get("image_size") == SIDE else 2 * SIDE
+    size = ENCODERS[encoder]().to_dict().get("image_size", 2 * SIDE)
+    side = size if isinstance(size, int) else size[0]
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, side, side, generator=generator)
 

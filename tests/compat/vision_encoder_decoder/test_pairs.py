@@ -20,11 +20,13 @@ PAIRS = [*((name, "gpt2") for name in ENCODERS), *(("vit", name) for name in DEC
 
 UNUSED = {
     "dinov2": "encoder.embeddings.mask_token",  # for pretraining
+    "dinov2-with-registers": "encoder.embeddings.mask_token",
     "dinov3-vit": "encoder.embeddings.mask_token",
     "clip": "encoder.post_layernorm",  # of the pooled output
     "siglip": "encoder.head",  # of the pooled output
     "convnext": "encoder.layernorm",  # of the pooled output
     "marian": "decoder.model.decoder.embed_positions",  # a fixed table
+    "roformer": "decoder.roformer.encoder.embed_positions",
     "pegasus": "decoder.model.decoder.embed_positions",
 }
 """Parameters of transformers' models that no text depends on."""

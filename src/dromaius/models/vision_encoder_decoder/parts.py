@@ -60,10 +60,12 @@ def decoder_config(config: Any) -> Any:
         raise ConfigError(f"{config.model_type} cannot be the decoder: {reason}")
     _check_reads_memory(decoder_class(config), config.model_type)
     config.is_decoder = config.add_cross_attention = True
-    if getattr(config, "encoder_layers", None) and getattr(config, "decoder_layers", None):
-        # transformers sizes caches by num_hidden_layers, which here means encoder_layers: with
-        # fewer of them than decoder layers a cached step fails. This decoder has no encoder.
-        config.encoder_layers = max(config.encoder_layers, config.decoder_layers)
+    for count in ("{}_layers", "num_{}_layers"):  # the latter is ProphetNet's
+        # transformers sizes caches by num_hidden_layers, which here means the encoder's: with fewer
+        # of them than decoder layers a cached step fails. This decoder has no encoder.
+        layers = getattr(config, count.format("decoder"), 0)
+        if 0 < getattr(config, count.format("encoder"), 0) < layers:
+            setattr(config, count.format("encoder"), layers)
     return config
 
 
