@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dromaius.engine.canvas import Canvas, GridRequest
 from dromaius.engine.rows import NextToken
-from dromaius.engine.sampling import Sampler
+from dromaius.engine.sampling import Sampler, gumbel
 from dromaius.engine.speculative import PassNoise, speculate
 
 FORMS = ("seed-exact", "coupled")
@@ -115,8 +115,10 @@ class _Window:
         """Codes of each picture that are final."""
         self.lengths = [len(prompt) for prompt in canvas.rows.prompts]
         """Tokens of each row whose keys stand in the cache for good."""
-        device, size = canvas.codes.device, max(1, how.window)
-        self.drafts = torch.zeros(len(canvas.grids), size, dtype=torch.long, device=device)
+        self.drafts = canvas.codes[:, :0]
+        """[B,K], for the places from the first uncertain one on."""
+        self.noise: Tensor | None = None
+        """What plain decoding draws with there and at the next place, [B,1+K,V]."""
         self.drawn_from: Tensor | None = None
         """What the drafts were drawn from, log-probabilities [B,K,V] (coupled form)."""
         self.last: LastPass | None = None
@@ -124,29 +126,31 @@ class _Window:
     @property
     def missing(self) -> int:
         """Codes that the picture that misses most still misses."""
-        pairs = zip(self.certain, self.canvas.grids, strict=True)
-        return max(grid.drawn - n for n, grid in pairs)
+        return max(self._left)
+
+    @property
+    def _left(self) -> list[int]:
+        """Codes that each picture still misses."""
+        return [grid.drawn - n for n, grid in zip(self.certain, self.canvas.grids, strict=True)]
 
     def certainty(self) -> Certain:
         return Certain(self.canvas.codes, self.missing, self.last)
 
     def begin(self, logits: Tensor) -> None:
         """The first code of each picture, and drafts behind it drawn from the same scores."""
-        index = torch.tensor(self.certain, device=logits.device)
-        scores = self.canvas.scores(logits, index)[:, None]  # [B,1,V]
-        places = self._places(1 + self.size)  # [B,1+K]
-        drawn = self._draw(scores.expand(-1, places.shape[1], -1), places)
-        self._settle(drawn[:, :1], [1] * len(self.certain))
-        if self.size:
-            self.drafts = drawn[:, 1:]
-            self.drawn_from = self._shares(scores).expand(-1, self.size, -1)
+        places = self._places(1 + self.size)
+        scores = self.canvas.scores(logits, places[:, 0])[:, None].expand(-1, 1 + self.size, -1)
+        self.noise = self._gumbel(places)
+        drawn, counts = self._draw(scores, self.noise), [min(1, n) for n in self._left]
+        self._settle(drawn, counts)
+        self._slide(scores, drawn, counts)
 
     def advance(self) -> None:
         """One forward pass."""
         places = self._places(1 + self.size)  # [B,1+K]
-        scores, fed = self._forward(places)
+        scores, good = self._forward(places)
         kept, drawn = self._judge(scores, places)
-        self._conclude(scores, drawn, self._counts(kept), fed)
+        self._conclude(scores, drawn, self._counts(kept), good)
 
     def again(self, requests: Sequence[GridRequest], last: LastPass) -> None:
         """A pass that was made before: what it drew is known, what it drew from is not."""
@@ -155,15 +159,18 @@ class _Window:
         self.certain = last.before.tolist()
         device = self.canvas.codes.device
         self.drafts, drawn = last.drafts.to(device), last.drawn.to(device)
-        scores, fed = self._forward(self._places(1 + self.size))
-        self._conclude(scores, drawn, (last.after - last.before).tolist(), fed)
+        places = self._places(1 + self.size)
+        self.noise = self._gumbel(places)
+        scores, good = self._forward(places)
+        self._conclude(scores, drawn, (last.after - last.before).tolist(), good)
 
     # --- one pass, part by part ------------------------------------------------------------------
 
     def _forward(self, places: Tensor) -> tuple[Tensor, list[list[int]]]:
         """Scores [B,1+K,V] of the codes at `places`, and the `good` tokens of `_tokens`."""
         canvas = self.canvas
-        if canvas.guided and self._lowest() >= canvas.last_guided:
+        lowest = min(n for n, left in zip(self.certain, self._left, strict=True) if left)
+        if canvas.guided and lowest >= canvas.last_guided:
             canvas.stop_guidance()
             self.lengths = self.lengths[: len(canvas.grids)]
         ids, take, good = self._tokens()
@@ -171,8 +178,7 @@ class _Window:
         start = torch.tensor(self.lengths, device=ids.device)
         visible = min(max(self.lengths) + ids.shape[1], canvas.rows.cache.slots)
         logits = canvas.rows.window(ids.repeat(copies, 1), start, visible)  # [R,T,V]
-        wanted = take.repeat(copies, 1)[..., None].expand(-1, -1, logits.shape[-1])
-        return canvas.scores(logits.gather(1, wanted), places), good
+        return canvas.scores(_take(logits, take.repeat(copies, 1)), places), good
 
     def _conclude(
         self, scores: Tensor, drawn: Tensor, counts: list[int], good: list[list[int]]
@@ -180,11 +186,9 @@ class _Window:
         """So many of the codes drawn are certain now; the others are the next drafts."""
         before, drafts = torch.tensor(self.certain), self.drafts
         self._settle(drawn, counts)
-        for row in range(len(self.lengths)):
-            picture = row % len(counts)
-            self.lengths[row] += good[picture][counts[picture]]
-        if self.size:
-            self._slide(scores, drawn, counts)
+        fed = [tokens[count] for tokens, count in zip(good, counts, strict=True)]
+        self.lengths = [n + m for n, m in zip(self.lengths, fed * self.canvas.copies, strict=True)]
+        self._slide(scores, drawn, counts)
         if self.coupled:
             self.last = LastPass(before, torch.tensor(self.certain), drafts, drawn)
 
@@ -198,7 +202,7 @@ class _Window:
         lines, takes, goods = [], [], []
         for b, grid in enumerate(canvas.grids):
             n = min(self.certain[b], grid.drawn)
-            codes = [int(canvas.codes[b, n - 1]), *drafts[b][: self.size]]
+            codes = [int(canvas.codes[b, n - 1]), *drafts[b]]
             ids: list[int] = []
             take, good = [], [0]
             for place, code in enumerate(codes):
@@ -224,55 +228,61 @@ class _Window:
     def _judge(self, scores: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Which drafts hold, bool [B,K], and what stands at each place if all before it do."""
         if not self.coupled:
-            drawn = self._draw(scores, places)
-            return drawn[:, :-1] == self.drafts[:, : self.size], drawn
+            drawn = self._draw(scores, self.noise)
+            return drawn[:, :-1] == self.drafts, drawn
         assert self.drawn_from is not None
-        certain = torch.tensor(self.certain, device=places.device)
-        noise = PassNoise(self.canvas.seeds, certain, self._offsets(places))
+        noise = PassNoise(self.canvas.seeds, places[:, 0], self._offsets(places))
         shares = self._shares(scores).exp()
         return speculate(shares, self.drawn_from.exp(), self.drafts, noise)
 
     def _counts(self, kept: Tensor) -> list[int]:
         """How many codes of each picture are certain now: the drafts that hold, and one more."""
         counts = kept.long().cumprod(1).sum(1).add(1).tolist()
-        return [
-            min(count, max(0, grid.drawn - n))
-            for count, grid, n in zip(counts, self.canvas.grids, self.certain, strict=True)
-        ]
+        return [min(count, n) for count, n in zip(counts, self._left, strict=True)]
 
     def _settle(self, drawn: Tensor, counts: list[int]) -> None:
         """Write the certain codes."""
-        for b, count in enumerate(counts):
-            n = self.certain[b]
-            count = min(count, self.canvas.grids[b].drawn - n)
+        for b, (n, count) in enumerate(zip(self.certain, counts, strict=True)):
             self.canvas.codes[b, n : n + count] = drawn[b, :count]
-            self.certain[b] = n + count
+        self.certain = [n + count for n, count in zip(self.certain, counts, strict=True)]
 
     def _slide(self, scores: Tensor, drawn: Tensor, counts: list[int]) -> None:
         """What lies behind the certain codes becomes drafts; new places draw from the last scores.
 
         A new place sees its neighbour's scores with its own noise, the best guess there is.
         """
-        moved = torch.tensor(counts, device=drawn.device)[:, None]
-        source = moved + torch.arange(self.size, device=drawn.device)  # [B,K] places in the window
-        last = drawn.shape[1] - 1
-        known = source.clamp(max=last)
-        behind = scores.gather(1, known[..., None].expand(-1, -1, scores.shape[-1]))  # [B,K,V]
-        fresh = self._draw(behind, self._places(self.size))
-        old = drawn.gather(1, known)
-        self.drafts = torch.where(source <= last, old, fresh)
-        self.drawn_from = self._shares(behind) if self.coupled else None
+        device, known = drawn.device, drawn.shape[1]
+        moved = torch.tensor(counts, device=device)[:, None]
+        new = self._places(max(counts)) - moved + known  # [B,N], those behind the window as it was
+        noise = self._gumbel(new)
+        fresh = self._draw(scores[:, -1:].expand(-1, new.shape[1], -1), noise)
+        source = moved + torch.arange(known, device=device)  # [B,1+K] of the places, new ones too
+        self.drafts = torch.cat((drawn, fresh), 1).gather(1, source[:, :-1])
+        if noise is not None and self.noise is not None:
+            self.noise = _take(torch.cat((self.noise, noise), 1), source)
+        if self.coupled:
+            self.drawn_from = self._shares(_take(scores, source[:, :-1].clamp(max=known - 1)))
 
     # --- drawing ---------------------------------------------------------------------------------
 
-    def _draw(self, scores: Tensor, places: Tensor) -> Tensor:
-        """What the pictures' own noise draws: scores [B,K,V] at code numbers [B,K] -> [B,K]."""
-        count = places.shape[1]
-        seeds = self.canvas.seeds[:, None].expand(-1, count).flatten()
-        flat = self.sampler.draw(
-            scores.flatten(0, 1), seeds, self._offsets(places).flatten(), self.canvas.start
-        )
-        return flat.view_as(places)
+    def _draw(self, scores: Tensor, noise: Tensor | None) -> Tensor:
+        """[B,K,V], noise of the same places -> [B,K], as `Sampler.draw` does."""
+        if noise is None:
+            return scores.argmax(-1)
+        return (self.sampler.keep(scores.flatten(0, 1)).view_as(scores) + noise).argmax(-1)
+
+    def _gumbel(self, places: Tensor) -> Tensor | None:
+        """The pictures' own noise at code numbers [B,K] -> [B,K,V]; None if there is none.
+
+        It belongs to a place whatever the pass, so that it is made once for each.
+        """
+        if self.sampler.greedy:
+            return None
+        first, stop = self.canvas.rows.span or (0, 0)
+        ids = torch.arange(first, stop, device=places.device)
+        seeds = self.canvas.seeds[:, None].expand_as(places)
+        noise = gumbel(seeds.flatten(), self._offsets(places).flatten(), ids)
+        return noise.view(*places.shape, len(ids))
 
     def _shares(self, scores: Tensor) -> Tensor:
         """Log-probabilities after temperature, top-k and top-p."""
@@ -283,7 +293,7 @@ class _Window:
         width = self.canvas.width.to(places.device)[:, None]
         return places + places // width
 
-    def _lowest(self) -> int:
-        """The least code that is not certain."""
-        pairs = zip(self.certain, self.canvas.grids, strict=True)
-        return min(n for n, grid in pairs if n < grid.drawn)
+
+def _take(values: Tensor, places: Tensor) -> Tensor:
+    """[B,N,V] at places [B,K] -> [B,K,V]."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
