@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dromaius.engine.kv_cache import SlotCache
 from dromaius.nn import few_tokens, kernels
-from dromaius.nn.mlp import GatedMLP
 from dromaius.nn.norm import RMSNorm
 from dromaius.nn.rope import rotate
 
@@ -55,22 +54,6 @@ def test_rotation(
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     assert few_tokens.applies(x, cos, sin)
     close(rotate(x, cos, sin), rotate(x.double(), cos.double(), sin.double()))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", [1, 15, 33, 2816])
-def test_gate(count: int, dtype: torch.dtype) -> None:
-    gate, up = normal(1, 2, count, dtype=dtype) * 20, normal(2, 2, count, dtype=dtype)
-    mlp = GatedMLP(4, 4, "silu", False)
-    assert few_tokens.applies(gate, up)
-    close(mlp.gated(gate, up), F.silu(gate.double()) * up.double())
-    ends = torch.tensor([[-1e30, -200.0, -90.0, 0.0, 90.0, 1e30]]).to(dtype)
-    close(mlp.gated(ends, torch.ones_like(ends)), F.silu(ends.double()))
-
-
-def test_another_activation_is_torchs() -> None:
-    mlp, x = GatedMLP(4, 4, "gelu", False), normal(1, 2, 4)
-    assert mlp.gated(x, x).equal(F.gelu(x) * x)
 
 
 ATTENTION = [(1, 1, 1, 1, 1, 8), (2, 4, 2, 3, 19, 64), (3, 6, 2, 1, 130, 128), (2, 5, 5, 2, 40, 10)]

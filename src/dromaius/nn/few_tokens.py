@@ -1,6 +1,6 @@
 """What stands between the products of a decoder layer, for the few tokens of a decoding step.
 
-On a CPU a step of torch's small operations takes as long as reading a fifth of the weights
+On a CPU torch spends more on starting such small operations than on doing them
 (docs/performance.md). Each function here is one call into `nn/kernels/few_tokens.cpp`; the modules
 that use them hold the same in torch, which does the work wherever `applies` is False.
 
@@ -27,7 +27,6 @@ _ARGUMENTS = {
     "rotate": [_POINTER] * 4 + [_NUMBER] + [_POINTER] * 2,
     "keep": [_POINTER] * 6,
     "attend": [_POINTER] * 10 + [_REAL, _FLAG],
-    "gated": [_POINTER] * 3 + [_NUMBER],
 }
 
 
@@ -40,7 +39,7 @@ def applies(x: Tensor, *others: Tensor) -> bool:
         and 0 < x.numel() <= MOST_NUMBERS
         and all(other.dtype == x.dtype and other.device == x.device for other in others)
         and not torch.is_autocast_enabled("cpu")
-        and _kernel("gated", x.dtype) is not None
+        and _kernel("rms_norm", x.dtype) is not None
     )
 
 
@@ -116,14 +115,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         torch.get_num_threads(),
     )
     return y.transpose(1, 2)
-
-
-def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, of equal shapes."""
-    gate, up = gate.contiguous(), up.contiguous()
-    y = torch.empty_like(gate)
-    _kernel("gated", gate.dtype)(gate.data_ptr(), up.data_ptr(), y.data_ptr(), y.numel())
-    return y
 
 
 def _dense(x: Tensor) -> Tensor:

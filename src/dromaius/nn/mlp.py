@@ -6,7 +6,6 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dromaius.nn import few_tokens
 from dromaius.nn.linear import Linear, together
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,10 +29,4 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = together(x, self.gate_proj, self.up_proj)
-        return self.down_proj(self.gated(gate, up))
-
-    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        """act(gate) * up."""
-        if self.act is F.silu and few_tokens.applies(gate, up):
-            return few_tokens.gated(gate, up)
-        return self.act(gate) * up
+        return self.down_proj(self.act(gate) * up)

@@ -1,5 +1,5 @@
 // What stands between the products of a decoder layer, for the few tokens of a decoding step: norm,
-// rotation, cache, attention, gate. Each is small; what is saved are dozens of calls and passes.
+// rotation, cache, attention. Each is small; what is saved are dozens of calls and passes.
 //
 // Plain loops that any compiler turns into vectors; numbers are float32 between loading and storing,
 // so that a bfloat16 result is rounded once. A row's result does not depend on the rows beside it.
@@ -168,16 +168,6 @@ void attend_all(const T* q, const int64_t* qs, const T* k, const int64_t* ks, co
     }
 }
 
-// silu(gate) * up
-template <typename T>
-void gated(const T* gate, const T* up, T* y, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-        const float x = load(gate + i);
-        store(y + i, x / (1.0f + exponential(-x)) * load(up + i));
-    }
-}
-
 }  // namespace
 
 #define KERNELS(name, T)                                                                          \
@@ -197,8 +187,7 @@ void gated(const T* gate, const T* up, T* y, int64_t count) {
                        const int64_t* vs, const bool* mask, const int64_t* ms, T* y,              \
                        const int64_t* shape, float scale, int threads) {                          \
         attend_all(q, qs, k, ks, v, vs, mask, ms, y, shape, scale, threads);                      \
-    }                                                                                             \
-    void gated_##name(const T* gate, const T* up, T* y, int64_t count) { gated(gate, up, y, count); }
+    }
 
 extern "C" {
 KERNELS(float32, float)
