@@ -108,7 +108,7 @@ def make_vision(base: int, seed: int) -> tuple[Any, VisionTokenizer]:
     """Both vision tokenizers in float32, as ours always is."""
     torch.manual_seed(seed)
     theirs = (
-        Emu3VQVAE(Emu3VQVAEConfig(base_channels=base, attn_hidden_size=4 * base))
+        Emu3VQVAE(Emu3VQVAEConfig(base_channels=base, hidden_size=4 * base))
         .eval()
         .requires_grad_(False)
     )
