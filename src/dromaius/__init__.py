@@ -25,6 +25,7 @@ def load(
     vision_tokenizer: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    memory: str = "resident",
 ) -> Emu3:
     """Load a model that draws pictures and answers questions about them.
 
@@ -42,7 +43,13 @@ def load(
             apart from the language model, as `"BAAI/Emu3-VisionTokenizer"`.
         device: where the model lives; None is the first GPU, or the CPU where there is none.
         dtype: the language model's `torch.dtype` or its name; None is float32 on a CPU and bfloat16
-            on a GPU. The vision tokenizer is float32 always.
+            on a GPU, `"auto"` bfloat16 wherever the processor multiplies it. The vision tokenizer
+            is float32 always.
+        memory: where the two halves are while they do not work. `"resident"`: both on the device.
+            `"staged"`: language model and vision tokenizer are never there together; each is read
+            again from its file when its turn comes. `"low"`: staged, and the tables of embedding
+            and head stay in the host's memory. `"auto"`: the first of these that fits the device
+            (see `dromaius plan`). Pictures and answers are the same in each.
 
     Returns:
         The model, frozen and in evaluation mode, with `language_model`, `vision_tokenizer`,
@@ -55,4 +62,6 @@ def load(
     """
     from dromaius.pipelines.load import load as _load
 
-    return _load(source, vision_tokenizer=vision_tokenizer, device=device, dtype=dtype)
+    return _load(
+        source, vision_tokenizer=vision_tokenizer, device=device, dtype=dtype, memory=memory
+    )

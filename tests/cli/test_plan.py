@@ -23,7 +23,7 @@ def test_a_table_of_modes_and_one_of_speeds(cli: Cli) -> None:
     lines = outcome.out.splitlines()
     assert lines[0] == "nano, image: 2 pictures of 64x64 pixels, guidance on, bfloat16"
     assert lines[1] == "on RTX 4090: 24.00 GB, 1,008.0 GB/s (data sheet)"
-    [resident] = [line for line in lines if line.startswith("everything resident")]
+    [resident] = [line for line in lines if line.startswith("resident")]
     assert resident.split()[-6:] == ["yes"] * 6
     bounds = lines[lines.index("at best, memory being read at full speed:") + 2 :]
     assert [line.split()[:2] for line in bounds] == [

@@ -26,6 +26,7 @@ def ask(
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    memory: options.Memory = "resident",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,7 +44,7 @@ def ask(
     else:
         sources, question = arguments, presets.question(preset, lang or "en")
     images = [open_image(source) for source in sources]
-    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet, memory)
     start = time.perf_counter()
     pieces = loaded.stream_answer(images, question, max_new_tokens=max_tokens)
     answer = "".join(pieces if as_json else console.shown(pieces)).rstrip()

@@ -40,6 +40,7 @@ def chat(
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    memory: options.Memory = "resident",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,7 +55,7 @@ def chat(
     from dromaius.cli.conversation import Conversation
 
     pictures = open_pictures(images or [])
-    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet, memory)
     conversation = Conversation(loaded, max_tokens)
     conversation.add(pictures)
     talk = Talk(conversation, lang or "en", as_json, quiet)

@@ -88,6 +88,7 @@ def load_model(
     device: str | None = None,
     dtype: str | None = None,
     quiet: bool = False,
+    memory: str = "resident",
 ) -> "Emu3":
     """`dromaius.load` with a sign of life on a terminal."""
     import dromaius
@@ -97,7 +98,12 @@ def load_model(
         if name is not None:
             hub.local_folder(name)
     with status(f"loading {one_line(source)}", quiet):
-        return dromaius.load(source, vision_tokenizer, device=device, dtype=dtype)
+        model = dromaius.load(source, vision_tokenizer, device=device, dtype=dtype, memory=memory)
+    if dtype == "auto" and not quiet:
+        remark(f"dtype: {str(model.dtype).removeprefix('torch.')}")
+    if memory == "auto" and not quiet:
+        remark(f"memory: {model.memory}")
+    return model
 
 
 class Meter:

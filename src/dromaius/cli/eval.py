@@ -51,6 +51,7 @@ def eval(  # a verb's function has the verb's name; nothing here needs the built
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    memory: options.Memory = "resident",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,7 +68,7 @@ def eval(  # a verb's function has the verb's name; nothing here needs the built
     chosen = None if rows is None else [row.strip() for row in rows.split(",")]
     if unknown := sorted(set(chosen or ()) - nano.ROWS.keys()):
         raise typer.BadParameter(f"no row {unknown[0]!r}; rows are {', '.join(nano.ROWS)}")
-    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet, memory)
     loaded.require_language_model()
     loaded.require_vision_tokenizer()
     with console.Meter(f"measuring {loaded.name}", "cases", quiet) as meter:

@@ -157,6 +157,7 @@ def image(
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    memory: options.Memory = "resident",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -184,7 +185,7 @@ def image(
     paths = output.picture_paths(output_to, [spec.prompt for spec in specs], progress.is_own)
     shown = [] if preview is None else output.preview_paths(preview, paths)
     output.check_apart([*shown, *([progress.path] if progress.path else [])], paths)
-    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet, memory)
     loaded.require_vision_tokenizer()  # absent, it would be missed only once all is drawn
     with console.Meter("drawing", "tokens", quiet) as meter:
         for start in range(progress.start, len(specs), batch_size):

@@ -1,6 +1,6 @@
 """The flags that several verbs share, each written once, so that they are the same everywhere."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,7 +18,17 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16 or float16. Default: bfloat16 on a GPU, else float32."),
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: bfloat16 where the processor multiplies it. "
+        "Default: bfloat16 on a GPU, else float32."
+    ),
+]
+Memory = Annotated[
+    Literal["resident", "staged", "low", "auto"],
+    typer.Option(
+        help="resident: all on the device. staged: language model and vision tokenizer in turn. "
+        "low: and their tables on the host. auto: the first that fits (see plan)."
+    ),
 ]
 MaxTokens = Annotated[
     int | None,

@@ -122,7 +122,6 @@ def _parts(plan: "Plan", facts: dict[str, Any]) -> list[str]:
         "a pass": plan.decoding and plan.decoding.step,
         "pixels to codes": plan.encode,
         "codes to pixels": plan.decode,
-        "codes to pixels, tiled": plan.tiled,
     }
     rows += [(name, _size(peak.bytes), f"at {peak.where}") for name, peak in steps.items() if peak]
     return _table(rows, notes=True)

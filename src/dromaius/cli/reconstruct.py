@@ -29,6 +29,7 @@ def reconstruct(
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    memory: options.Memory = "resident",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,7 +45,7 @@ def reconstruct(
     original = open_image(source)
     title = "picture" if source == "-" else Path(source).stem
     [path] = output.picture_paths(output_to, [f"{title} again"])
-    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet)
+    loaded = console.load_model(model, vision_tokenizer, device, dtype, quiet, memory)
     with console.status("reading and drawing", quiet):
         codes = loaded.encode_image(original)
         again = loaded.decode_image(codes)

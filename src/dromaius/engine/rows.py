@@ -53,7 +53,8 @@ class Rows:
         self.cache = SlotCache(shape, len(prompts), slots, self.device, weight.dtype)
         # Not a method: recordings that held these rows would keep their memory until a collection.
         self._feed: Forward = partial(_feed, model, span)
-        record = recorder(self.device)
+        # A model that comes and goes, or that asks the host, says so: `fixed` is False.
+        record = recorder(self.device) if getattr(model, "fixed", True) else None
         self._replay = self._feed if record is None else StepGraphs(self._feed, record)
 
     def prefill(self) -> Tensor:
@@ -111,5 +112,7 @@ def _feed(
     positions = start[:, None] + torch.arange(ids.shape[1], device=ids.device)
     # Filler may reach beyond the last slot; there it overwrites filler of a finished row.
     positions = positions.clamp(max=cache.slots - 1)
-    views, mask = cache.at(positions, visible), cache.mask(positions, visible)
+    # Where all that is seen is fed now, it is fed from the start: causal, and no mask to fill.
+    mask = None if ids.shape[1] == visible else cache.mask(positions, visible)
+    views = cache.at(positions, visible)
     return model(ids, positions, mask, views, last, span)

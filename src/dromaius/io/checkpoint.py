@@ -2,14 +2,18 @@
 
 Reads model.safetensors, shards with model.safetensors.index.json, or the same in .bin form (read
 with `weights_only`, so nothing in it is executed). On a CPU a tensor of the wanted dtype stays the
-mapped file itself: pages are read when used, writes stay private to the process.
+mapped file itself: pages are read when used, writes stay private to the process. Of a tensor that
+is converted or moved the file's pages are given back at once.
 """
 
+import ctypes
 import json
 import math
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from dromaius.errors import CheckpointError
 from dromaius.files import read_bytes
 
 MAX_INDEX_BYTES = 64 * 2**20
+PART_BYTES = 2**24
+"""Of a mapped tensor that is converted or moved, about as much is read at a time."""
 _NAMES = {".safetensors": "model", ".bin": "pytorch_model"}
 DTYPES = {
     "F64": torch.float64,
@@ -39,6 +45,7 @@ DTYPES = {
 }
 
 DtypeRule = torch.dtype | Callable[[str], torch.dtype | None] | None
+DeviceRule = torch.device | str | Callable[[str], torch.device | str]
 
 
 @dataclass(frozen=True)
@@ -132,13 +139,14 @@ def load_into(
     module: nn.Module,
     folder: Path,
     rename: Callable[[str], str | None] | None = None,
-    device: torch.device | str = "cpu",
+    device: DeviceRule = "cpu",
     dtype: DtypeRule = None,
     transform: Callable[[str, Tensor], Tensor] | None = None,
 ) -> None:
     """Gives a module built on the meta device its parameters and persistent buffers, one by one.
 
     rename: name in the file -> name in the module; None skips the tensor (it is another module's).
+    device: one device or a rule by module name.
     dtype: for floating-point tensors, one dtype or a rule by module name; None keeps the file's.
     transform: (module name, tensor) -> tensor, for a reshape that a layout needs.
     Peak memory is the module plus one tensor. Tied parameters stay tied: one name is enough.
@@ -164,8 +172,8 @@ def load_into(
         if tensor.shape != places[0].shape:
             wrong.append(f"{name} is {tuple(tensor.shape)}, not {tuple(places[0].shape)}")
             continue
-        value = tensor.to(device=device, dtype=_dtype_of(tensor, target, dtype))
-        _assign(places, value)
+        place = device(target) if callable(device) else device
+        _assign(places, _moved(tensor, torch.device(place), _dtype_of(tensor, target, dtype)))
     if wrong:
         raise CheckpointError(f"{folder}: {len(wrong)} wrong shapes: {_few(wrong)}")
 
@@ -229,6 +237,51 @@ def _assign(places: list[_Slot], value: Tensor) -> None:
     else:
         for place in places:
             setattr(place.owner, place.leaf, value)  # stays the registered, persistent buffer
+
+
+def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A mapped tensor on a device and in a dtype; itself where it is both already.
+
+    It goes part by part, and the file's pages behind each are given back at once: else a file that
+    is converted would stay in memory beside what it became.
+    """
+    if (tensor.device, tensor.dtype) == (device, dtype) or not tensor.numel():
+        return tensor.to(device, dtype)
+    value = torch.empty_like(tensor, device=device, dtype=dtype)
+    if device.type == "meta":
+        return value
+    rows = max(1, PART_BYTES // (tensor[:1].numel() * tensor.itemsize)) if tensor.ndim else 1
+    for target, part in zip(_split(value, rows), _split(tensor, rows), strict=True):
+        target.copy_(part)
+        _give_back(part)
+    return value
+
+
+def _split(tensor: Tensor, rows: int) -> tuple[Tensor, ...]:
+    return tensor.split(rows) if tensor.ndim else (tensor,)
+
+
+def _give_back(tensor: Tensor) -> None:
+    """Drops the pages of a mapped file behind a tensor; who looks at it again reads them again.
+
+    Nothing is lost: nobody has written into the mapping.
+    """
+    advise, page = _madvise(), mmap.PAGESIZE
+    first = -(-tensor.data_ptr() // page) * page
+    whole = (tensor.data_ptr() + tensor.nbytes) // page * page - first
+    if advise is not None and whole > 0 and tensor.is_contiguous():
+        advise(first, whole, mmap.MADV_DONTNEED)
+
+
+@cache
+def _madvise() -> Any:
+    """The C library's function, None where there is none."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    function = getattr(ctypes.CDLL(None), "madvise", None)
+    if function is not None:
+        function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function
 
 
 def _few(names: list[str], shown: int = 3) -> str:

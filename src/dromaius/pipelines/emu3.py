@@ -21,7 +21,7 @@ from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.prompt import smart_resize, with_period
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
-from dromaius.pipelines import facts, image, presets, text, video
+from dromaius.pipelines import facts, image, memory, presets, text, video
 from dromaius.pipelines.drawing import Drawing
 from dromaius.pipelines.presets import Language
 from dromaius.pipelines.text import Picture
@@ -42,6 +42,8 @@ class Emu3:
     folders: tuple[Path, ...] = ()
     hash: str = ""
     layout: str = ""
+    memory: str = "resident"
+    """Where the halves are while they do not work (`dromaius.pipelines.memory`)."""
     vocabulary: Vocabulary = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,14 +53,12 @@ class Emu3:
 
     @property
     def device(self) -> torch.device:
-        module = self.language_model or self.require_vision_tokenizer()
-        return next(module.parameters()).device
+        return memory.place(self.language_model or self.require_vision_tokenizer())[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the language model; the vision tokenizer is float32 always."""
-        module = self.language_model or self.require_vision_tokenizer()
-        return next(module.parameters()).dtype
+        return memory.place(self.language_model or self.require_vision_tokenizer())[1]
 
     @property
     def spatial_factor(self) -> int:

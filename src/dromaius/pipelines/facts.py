@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dromaius.nn.quantized import count_numbers
+from dromaius.pipelines.memory import whole_half
 
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
@@ -21,7 +22,9 @@ def describe(model: Emu3) -> dict[str, Any]:
         "layout": model.layout,
         "hash": model.hash,
         "parameters": {
-            name: count_numbers(half) for name, half in halves.items() if half is not None
+            name: count_numbers(whole_half(half))
+            for name, half in halves.items()
+            if half is not None
         },
         **({"quantization": asdict(stored)} if stored else {}),
         "dtype": str(model.dtype).removeprefix("torch."),

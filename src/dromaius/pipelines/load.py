@@ -1,13 +1,20 @@
 """From a name or folder to a model that is ready to work."""
 
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from dromaius.errors import CheckpointError, InputError
 from dromaius.io import hub, shards
-from dromaius.models.emu3 import layouts, weights
+from dromaius.models.emu3 import convert, layouts, weights
+from dromaius.models.emu3.config import Emu3Config
+from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.nn.kernels import multiplies_bfloat16
 from dromaius.pipelines.emu3 import Emu3
+from dromaius.pipelines.memory import MODES, Stage, StagedLanguageModel, StagedVisionTokenizer
 from dromaius.tokenizers import find_tokenizer
 
 PUBLISHED_VISION_TOKENIZER = "BAAI/Emu3-VisionTokenizer"
@@ -18,8 +25,11 @@ def load(
     vision_tokenizer: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    memory: str = "resident",
 ) -> Emu3:
     """See `dromaius.load`."""
+    if memory not in (*MODES, "auto"):
+        raise InputError(f"memory must be one of {', '.join(MODES)}, auto, got {memory!r}")
     folder = hub.resolve(source)
     config = layouts.read_config(folder)
     vision_folder = _vision_folder(
@@ -37,22 +47,62 @@ def load(
             )
     place = _device(device)
     number = number_type(dtype, place)
-    language = vision_model = None
-    if config.language_model is not None:
-        language = weights.load_language_model(folder, config, place, number)
-    if vision_folder is not None:
-        vision_model = weights.load_vision_tokenizer(vision_folder, config, place)
+    if memory == "auto":
+        memory = _fitting(config, place, number)
+    language, vision_model = _halves(config, folder, vision_folder, place, number, memory)
     folders = [folder] if vision_folder in (None, folder) else [folder, vision_folder]
     return Emu3(
         config=config,
         language_model=language,
         vision_tokenizer=vision_model,
+        memory=memory,
         tokenizer=tokenizer,
         name=str(source) if not Path(source).exists() else Path(source).resolve().name,
         folders=tuple(f for f in folders if f is not None),
         hash=shards.file_hash(*(f for f in folders if f is not None)),
         layout=layouts.detect(folder),
     )
+
+
+def _fitting(config: Emu3Config, device: torch.device, dtype: torch.dtype) -> str:
+    """The first memory mode in which a picture of the checkpoint's usual size fits the device."""
+    from dromaius.pipelines.image import picture_grid
+    from dromaius.pipelines.planning import cards, estimate, plan
+
+    grid = picture_grid(Emu3(config, None, None, None), None, None, None, None)
+    room = cards.free_memory(device) * (1 - plan.MARGIN)
+    return estimate.choose(config, dtype, grid, device.type, room)
+
+
+def _halves(
+    config: Emu3Config,
+    folder: Path,
+    vision_folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: str,
+) -> tuple[LanguageModel | None, VisionTokenizer | None]:
+    """Both halves, or what stands in for them; None for one that is not there."""
+    language = vision = None
+    if memory == "resident":
+        if config.language_model is not None:
+            language = weights.load_language_model(folder, config, device, dtype)
+        if vision_folder is not None:
+            vision = weights.load_vision_tokenizer(vision_folder, config, device)
+        return language, vision
+    # what is missing or misshapen is said now, not when its turn comes
+    given = [folder] if vision_folder in (None, folder) else [folder, vision_folder]
+    convert.check_tensors([each for each in given if each is not None], config)
+    stage = Stage(device)
+    if (shape := config.language_model) is not None:
+        fill = partial(weights.load_language_model, folder, config, device, dtype, memory == "low")
+        # it does all that pipelines ask of a language model
+        language = cast(LanguageModel, StagedLanguageModel(stage, dtype, fill, shape))
+    if vision_folder is not None:
+        assert config.vision_tokenizer is not None
+        read = partial(weights.load_vision_tokenizer, vision_folder, config, device)
+        vision = cast(VisionTokenizer, StagedVisionTokenizer(stage, read, config.vision_tokenizer))
+    return language, vision
 
 
 def _vision_folder(
@@ -80,8 +130,13 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """float32 on a CPU and bfloat16 on a GPU unless asked otherwise."""
-    if dtype is None:
+    """float32 on a CPU and bfloat16 on a GPU unless asked otherwise.
+
+    "auto" is bfloat16 on a CPU too, where the processor multiplies it.
+    """
+    if dtype == "auto" and device.type == "cpu" and multiplies_bfloat16():
+        return torch.bfloat16
+    if dtype in (None, "auto"):
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     number = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not isinstance(number, torch.dtype) or not number.is_floating_point:

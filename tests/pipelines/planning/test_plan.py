@@ -38,14 +38,12 @@ def test_parameters_are_the_official_ones(published: Path) -> None:
     assert made.dtype == torch.bfloat16
 
 
-def test_the_3090_of_seed_002_fits_staged_and_not_safely_with_everything_resident(
-    published: Path,
-) -> None:
+def test_the_3090_of_seed_002_fits(published: Path) -> None:
+    """24 GB, bfloat16 8B, 720x720, guidance: staged always, resident because decoding is lean."""
     made = plan(published, "RTX 3090", height=720, width=720, guidance=True)
-    assert made.fits("staged", 24e9) == "yes"
-    assert made.fits("staged, embedding on host", 24e9) == "yes"
-    assert made.fits("everything resident", 24e9) != "yes"
-    assert made.fits("everything resident", 80e9) == "yes"
+    assert made.fits("resident", 24e9) == made.fits("staged", 24e9) == "yes"
+    assert made.totals["low"] < made.totals["staged"] < made.totals["resident"]
+    assert made.fits("int8, low", 12e9) == "yes" and made.fits("int4, low", 8e9) == "yes"
 
 
 def test_cache_and_weights_are_those_of_the_spec(published: Path) -> None:
@@ -55,9 +53,9 @@ def test_cache_and_weights_are_those_of_the_spec(published: Path) -> None:
     assert made.decoding is not None
     assert made.decoding.cache == pytest.approx(2 * 8250 * 128 * 1024, rel=1e-4)
     sizes = made.weights.to_json()
-    assert sizes["language_model_visual_head"] / 1e9 == pytest.approx(15.74, abs=0.005)
-    without = sizes["language_model_visual_head"] - sizes["embedding"]
-    assert without / 1e9 == pytest.approx(14.23, abs=0.005)
+    assert sizes["language_model_low"] / 1e9 == pytest.approx(14.23, abs=0.005)
+    with_embedding = sizes["language_model_low"] + sizes["embedding"]
+    assert with_embedding / 1e9 == pytest.approx(15.74, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +69,22 @@ def test_cache_and_weights_are_those_of_the_spec(published: Path) -> None:
 def test_seconds_an_image_are_those_of_the_spec(
     published: Path, card: str, seconds: tuple[float, ...]
 ) -> None:
-    """decoding.md 2.3 for 8190 steps; line ends cost none here, so 8100 remain."""
+    """decoding.md 2.3 for 8190 steps; line ends cost none here, so 8100 remain.
+
+    It has 16-bit heads and groups of 128; ours are int8 and groups of 64.
+    """
     made = plan(published, card, height=720, width=720, prompt_tokens=57)
     found = [speed.seconds * 8190 / 8100 for speed in made.speeds if speed.guidance]
-    assert found == pytest.approx(list(seconds), rel=0.01)
+    assert found[0] == pytest.approx(seconds[0], rel=0.01)
+    assert found == pytest.approx(list(seconds), rel=0.06)
 
 
 def test_the_largest_moment_of_a_decoder_is_at_full_size(published: Path) -> None:
-    """Input, norm, scale and product, each of 512 channels at 720x720 in float32."""
+    """Four tensors of 256 channels at 720x720 in float32, and what a band takes."""
     made = plan(published, "RTX 3090", height=720, width=720)
-    assert made.decode is not None and made.tiled is not None
-    assert made.decode.where.startswith("decoder.up.0.block.0")
-    assert made.decode.bytes == pytest.approx(8 * 256 * 720 * 720 * 4, rel=0.01)
-    assert made.tiled.bytes < made.decode.bytes / 3
+    assert made.decode is not None
+    assert made.decode.where.startswith("decoder.up.0.block.")
+    assert made.decode.bytes == pytest.approx(4 * 256 * 720 * 720 * 4, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -105,20 +106,12 @@ def test_300m_is_planned_within_ten_percent() -> None:
 def test_a_task_plans_only_what_it_does(published: Path) -> None:
     ask = plan(published, "H100", "ask", height=512, width=512)
     assert ask.encode is not None and ask.decode is None and ask.decoding is not None
-    assert not any("visual head" in mode or "tiled" in mode for mode in ask.totals)
+    assert ask.totals["low"] == ask.totals["staged"] - ask.weights.embedding
     again = plan(published, "H100", "reconstruct", height=512, width=512)
     assert again.decoding is None and not again.speeds
-    assert list(again.totals) == [
-        "everything resident",
-        "tiled decode",
-        "staged",
-        "staged, tiled decode",
-    ]
+    assert list(again.totals) == ["resident", "staged"]
+    assert again.totals["resident"] - again.totals["staged"] == again.weights.language
     assert plan(published, "H100", "image", guidance=False).speeds[0].guidance is True
-
-
-def test_on_a_cpu_the_embedding_is_on_the_host_already() -> None:
-    assert not any("on host" in mode for mode in plan("nano", "cpu").totals)
 
 
 def test_memory_is_read_at_a_speed_that_memory_has() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.nn.attention import LayerCache
 from dromaius.nn.decoder import Decoder
+from dromaius.nn.host import HostHead
 from dromaius.nn.linear import Linear, linear
 
 
@@ -21,7 +22,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head: Linear | HostHead = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
 
     def tie_weights(self) -> None:
@@ -55,6 +56,8 @@ class LanguageModel(nn.Module):
         hidden = self.model(input_ids, positions, mask, cache)
         if last is not None:
             hidden = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B,1,C]
+        if isinstance(self.lm_head, HostHead):
+            return self.lm_head(hidden, span)
         if span is None:
             return self.lm_head(hidden)
         return linear(hidden, self.lm_head.weight[span[0] : span[1]])

@@ -17,9 +17,12 @@ from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import Layout, detect, read_config
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.nn.host import HostEmbedding, HostHead
 from dromaius.nn.quantized import Packed, quantize
 
 LANGUAGE, VISION = "language_model.", "vision_tokenizer."
+TABLES = ("model.embed_tokens.", "lm_head.")
+"""What the language model has a row of for each id."""
 
 _TO_HF = (  # our vision tokenizer name -> -hf name, in this order
     (r"\.down\.(\d+)\.", r".down_block.down.\1."),
@@ -94,21 +97,32 @@ def load_language_model(
     config: Emu3Config | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = torch.float32,
+    tables_on_host: bool = False,
 ) -> LanguageModel:
     """The language model of a folder in any layout, in evaluation mode.
 
     What is quantized stays as it is stored; `dtype` is that of the rest and of the computation.
+    With `tables_on_host` embedding and head stay mapped files, of which rows are fetched and cast
+    as they are needed (`dromaius.nn.host`); the numbers are the same.
     Raises CheckpointError naming missing, unexpected or misshapen tensors.
     """
     config = config or read_config(folder)
     if config.language_model is None:
         raise CheckpointError(f"{folder} holds no language model")
     model = empty_language_model(config)
-    _fill(model, folder, LANGUAGE, device, dtype)
+    _fill(model, folder, LANGUAGE, device, dtype, TABLES if tables_on_host else ())
+    norm = model.model.norm.weight
     for module in model.modules():
         if isinstance(module, Packed):
-            module.dtype = model.model.norm.weight.dtype
-    return model.eval().requires_grad_(False)
+            module.dtype = norm.dtype
+    model.eval().requires_grad_(False)
+    if tables_on_host:
+        embedding = HostEmbedding(model.model.embed_tokens, norm.dtype)
+        model.model.register_module("embed_tokens", embedding)
+        model.register_module(
+            "lm_head", HostHead(model.lm_head, torch.device(device or "cpu"), norm.dtype)
+        )
+    return model
 
 
 def empty_language_model(config: Emu3Config) -> LanguageModel:
@@ -144,8 +158,12 @@ def _fill(
     half: str,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
+    as_stored: tuple[str, ...] = (),
 ) -> None:
-    """Give a module built on the meta device its tensors from the folder's `half`."""
+    """Give a module built on the meta device its tensors from the folder's `half`.
+
+    What begins with a name of `as_stored` stays on the CPU and in the file's dtype.
+    """
     layout = detect(folder)
     other = VISION if half == LANGUAGE else LANGUAGE
 
@@ -171,8 +189,8 @@ def _fill(
         module,
         folder,
         rename=rename,
-        device=device or "cpu",
-        dtype=lambda name: None if name in packed else dtype,
+        device=lambda name: "cpu" if name.startswith(as_stored) else device or "cpu",
+        dtype=lambda name: None if name in packed or name.startswith(as_stored) else dtype,
         transform=shaped,
     )
 

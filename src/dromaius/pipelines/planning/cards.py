@@ -78,6 +78,13 @@ def _plain(name: str) -> str:
     return "".join(c for c in words if c.isalnum())
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that a model may take there: what is free on a GPU, else what the host has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return _host_memory()
+
+
 def _host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -12,9 +12,10 @@ from dromaius.engine.guidance import guide, plausible
 from dromaius.engine.rows import Rows
 from dromaius.engine.sampling import Sampler
 from dromaius.io.checkpoint import without_memory
-from dromaius.models.emu3.config import LanguageModelConfig, VisionTokenizerConfig
+from dromaius.models.emu3.config import Emu3Config, VisionTokenizerConfig
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
+from dromaius.models.emu3.weights import empty_language_model
 from dromaius.nn.live import LiveBytes
 
 
@@ -42,10 +43,9 @@ class Decoding:
         return self.cache + max(self.prefill.bytes, self.step.bytes)
 
 
-def language_model(config: LanguageModelConfig, dtype: torch.dtype) -> LanguageModel:
+def language_model(config: Emu3Config, dtype: torch.dtype) -> LanguageModel:
     """A language model without memory."""
-    with without_memory():
-        return LanguageModel(config).to(dtype).eval().requires_grad_(False)
+    return empty_language_model(config).to(dtype).eval().requires_grad_(False)
 
 
 def vision_tokenizer(config: VisionTokenizerConfig) -> VisionTokenizer:

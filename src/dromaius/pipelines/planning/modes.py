@@ -1,16 +1,26 @@
-"""Ways to keep a model on a device, and the most that each holds at one time. Sizes are bytes."""
+"""Ways to keep a model on a device, and the most that each holds at one time. Sizes are bytes.
 
+A way is a memory mode (`dromaius.pipelines.memory`) with weights as they are or quantized.
+"""
+
+import math
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
+import torch
 from torch import nn
 
+from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
+from dromaius.models.emu3.quantization import settings
+from dromaius.nn.quantized import BLOCKS, Packed, count_numbers
 from dromaius.pipelines.planning.dry_run import Decoding, Peak
 
-BITS = {"int8": 8 + 16 / 128, "int4": 4 + 16 / 128 + 4 / 128}
-"""Bits a quantized weight takes: groups of 128 share a 16-bit scale (int4: and a 4-bit zero)."""
-TILE, OVERLAP = 32, 8
-"""Codes along a side of a tile of tiled decoding, and codes around it that are decoded too."""
+QUANTIZED = ("int8", "int4")
+"""Modes of `dromaius quantize`."""
+UNPACKING = 10
+"""Bytes a number takes while torch unpacks it: twice as float32, once as stored. The CPU's kernel
+writes it out at once."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +28,7 @@ class Weights:
     """A model's weights, part by part."""
 
     linear: int
-    """Matrices of the decoder's layers: what is quantized."""
-    linear_parameters: int
+    """Matrices of the decoder's layers."""
     norms: int
     embedding: int
     head: int
@@ -38,85 +47,57 @@ class Weights:
     def whole(self) -> int:
         return self.language + self.vision
 
-    def kept(self, mode: "Mode") -> int:
-        """The language model's bytes on the device."""
-        linear = self.linear
-        if mode.quantized:
-            linear = round(self.linear_parameters * BITS[mode.quantized] / 8)
-        table = 0 if mode.embedding_on_host else self.embedding
-        head = self.visual_head if mode.visual_head else self.head or self.embedding
-        if not self.head and table:
-            head = 0  # it is the table
-        return linear + self.norms + table + head
+    def low(self, drawing: bool) -> int:
+        """The language model's bytes on the device while embedding and head are on the host."""
+        rows = self.visual_head if drawing else self.head or self.embedding
+        return self.linear + self.norms + rows
 
     def to_json(self) -> dict[str, int]:
         parts = {k: v for k, v in asdict(self).items() if isinstance(v, int)}
-        del parts["linear_parameters"]
-        trimmed = self.kept(Mode(visual_head=True))
-        return parts | {"language_model": self.language, "language_model_visual_head": trimmed}
+        return parts | {"language_model": self.language, "language_model_low": self.low(True)}
 
 
-@dataclass(frozen=True)
-class Mode:
-    """One way to keep a model."""
+def precisions(config: Emu3Config) -> dict[str, Emu3Config]:
+    """Name of what `dromaius quantize` makes of a model -> its configuration.
 
-    staged: bool = False
-    """Language model and vision tokenizer are never on the device together."""
-    embedding_on_host: bool = False
-    visual_head: bool = False
-    """Of the head only the rows of the visual ids, where pictures are drawn."""
-    tiled: bool = False
-    quantized: str = ""
-
-    @property
-    def name(self) -> str:
-        """What is done, in words."""
-        words = {
-            self.quantized: bool(self.quantized),
-            "staged": self.staged,
-            "embedding on host": self.embedding_on_host,
-            "visual head": self.visual_head,
-            "tiled decode": self.tiled,
-        }
-        return ", ".join(word for word, done in words.items() if done) or "everything resident"
-
-
-MODES = (
-    Mode(),
-    Mode(tiled=True),
-    Mode(embedding_on_host=True),
-    Mode(staged=True),
-    Mode(staged=True, embedding_on_host=True),
-    Mode(True, True, True, True),
-    Mode(quantized="int8"),
-    Mode(True, True, True, True, "int8"),
-    Mode(quantized="int4"),
-    Mode(True, True, True, True, "int4"),
-)
+    "" is the model as it is; what is quantized already stays so.
+    """
+    found = {"": config}
+    if config.quantization is None and config.language_model is not None:
+        found |= {name: replace(config, quantization=settings(name)) for name in QUANTIZED}
+    return found
 
 
 def weigh(language: LanguageModel | None, vision: nn.Module, visual_ids: int) -> Weights:
     """Weights of modules on the meta device."""
     parts = dict.fromkeys(("linear", "norms", "embedding", "head"), 0)
-    matrices = columns = size = 0
-    for name, weight in language.named_parameters() if language else ():
-        kind = _part(name, weight.ndim)
-        parts[kind] += weight.nbytes
-        matrices += weight.numel() if kind == "linear" else 0
-        if kind == "embedding":
-            columns, size = weight.shape[1], weight.itemsize
+    rows = dict.fromkeys(("embedding", "head"), 0)  # bytes of one id's
     parameters = {}
     if language is not None:
-        parameters["language_model"] = sum(p.numel() for p in language.parameters())
-    parameters["vision_tokenizer"] = sum(p.numel() for p in vision.parameters())
+        parameters["language_model"] = count_numbers(language)
+        for name, tensor in chain(language.named_parameters(), language.named_buffers()):
+            kind = _part(name, tensor.ndim)
+            parts[kind] += tensor.nbytes
+            if kind in rows:
+                rows[kind] += tensor.nbytes // tensor.shape[0]
+    parameters["vision_tokenizer"] = count_numbers(vision)
     buffers = sum(b.nbytes for b in vision.buffers())
     return Weights(
         **parts,
-        linear_parameters=matrices,
-        visual_head=visual_ids * columns * size,
+        visual_head=visual_ids * (rows["head"] or rows["embedding"]),
         vision=sum(p.nbytes for p in vision.parameters()) + buffers,
         parameters=parameters,
     )
+
+
+def written_out(language: LanguageModel | None, kind: str, dtype: torch.dtype) -> int:
+    """Bytes of the block in which packed matrices are written out; 0 where none is packed."""
+    # of the layers: embedding and head are only asked for a few rows at a time
+    layers = language.model.layers.modules() if language else ()
+    packed = [m for m in layers if isinstance(m, Packed)]
+    largest = max((math.prod(matrix.shape) for matrix in packed), default=0)
+    each = dtype.itemsize if kind == "cpu" else UNPACKING
+    return min(largest, BLOCKS.get(kind, BLOCKS["cpu"])) * each
 
 
 def _part(name: str, dimensions: int) -> str:
@@ -128,43 +109,24 @@ def _part(name: str, dimensions: int) -> str:
 
 
 def totals(
+    precision: str,
     weights: Weights,
     decoding: Decoding | None,
     encode: Peak | None,
     decode: Peak | None,
-    tiled: Peak | None,
-    on_host: bool,
+    beside: int = 0,
 ) -> dict[str, int]:
-    """Name of a mode -> the most it holds at one time; each mode that makes sense here once.
+    """Name of a mode, such as "int8, staged" -> the most it holds at one time.
 
-    on_host: the device is the host itself.
+    beside: what the language model's work takes above `decoding`.
     """
-    found: dict[str, int] = {}
-    for mode in MODES:
-        mode = replace(
-            mode,
-            embedding_on_host=mode.embedding_on_host and decoding is not None and not on_host,
-            visual_head=mode.visual_head and decoding is not None and decode is not None,
-            tiled=mode.tiled and decode is not None,
-            quantized=mode.quantized if decoding is not None else "",
-        )
-        if mode.name not in found:
-            found[mode.name] = _total(mode, weights, decoding, encode, decode, tiled)
-    return found
-
-
-def _total(
-    mode: Mode,
-    weights: Weights,
-    decoding: Decoding | None,
-    encode: Peak | None,
-    decode: Peak | None,
-    tiled: Peak | None,
-) -> int:
-    language = weights.kept(mode) if weights.linear else 0
-    shown = tiled if mode.tiled else decode
-    seeing = max(peak.bytes for peak in (encode, shown, Peak(0, "")) if peak)
-    writing = decoding.bytes if decoding else 0
-    if mode.staged:
-        return max(language + writing if decoding else 0, weights.vision + seeing)
-    return language + weights.vision + max(writing, seeing)
+    writing = decoding.bytes + beside if decoding else 0
+    seeing = max(peak.bytes for peak in (encode, decode, Peak(0, "")) if peak)
+    language, vision = weights.language, weights.vision + seeing
+    found = {"resident": language + weights.vision + max(writing, seeing)}
+    if decoding is None:  # the language model is not needed at all
+        found["staged"] = vision
+    else:
+        found["staged"] = max(language + writing, vision)
+        found["low"] = max(weights.low(drawing=decode is not None) + writing, vision)
+    return {f"{precision}, {name}" if precision else name: n for name, n in found.items()}

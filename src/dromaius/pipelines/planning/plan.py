@@ -8,29 +8,24 @@ use.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from dromaius.engine.sampling import Sampler
-from dromaius.engine.token_grid import TokenGrid
 from dromaius.errors import CheckpointError, InputError
 from dromaius.io import checkpoint, hub
 from dromaius.models.emu3 import layouts
 from dromaius.models.emu3.config import Emu3Config
-from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.prompt import smart_resize
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.image import picture_grid
 from dromaius.pipelines.load import PUBLISHED_VISION_TOKENIZER, number_type
-from dromaius.pipelines.planning import dry_run, modes
 from dromaius.pipelines.planning.cards import Card, find_card
 from dromaius.pipelines.planning.dry_run import Decoding, Peak
+from dromaius.pipelines.planning.estimate import Job, Task, estimate
 from dromaius.pipelines.planning.modes import Weights
 from dromaius.pipelines.planning.roofline import Speed, speeds
-from dromaius.pipelines.video import CHUNKS_AT_ONCE
 
-Task = Literal["image", "ask", "reconstruct", "video"]
 TASKS: tuple[Task, ...] = ("image", "ask", "reconstruct", "video")
 PROMPT_TOKENS = 64
 """Tokens that a prompt or a question is taken to have, its frame included."""
@@ -57,8 +52,6 @@ class Plan:
     decoding: Decoding | None
     encode: Peak | None
     decode: Peak | None
-    tiled: Peak | None
-    """`decode` in tiles."""
     loading: int
     """Peak while the weights are loaded where they are to stay."""
     totals: dict[str, int]
@@ -94,7 +87,6 @@ class Plan:
             "step": work and vars(work.step),
             "encode": self.encode and vars(self.encode),
             "decode": self.decode and vars(self.decode),
-            "decode_tiled": self.tiled and vars(self.tiled),
             "loading": self.loading,
             "modes": [
                 {
@@ -150,17 +142,14 @@ def plan(
     card = find_card(device)
     number = number_type(dtype, torch.device(card.kind))
     guided = task == "image" and (config.generation.guidance != 1 if guidance is None else guidance)
-    weights, language = _weigh(config, number, task)
     factor = model.spatial_factor
     pixels = size.height * factor, size.width * factor
     if task != "image":
         pixels = smart_resize(*pixels, config.image, factor)
         size = picture_grid(model, *pixels, None, None)
-    work = _decoding(model, language, task, size, batch, guided, prompt_tokens)
-    encode, decode, tiled = _vision(config, task, pixels)
-    bounds: list[Speed] = []
-    if work is not None:
-        bounds = speeds(config, weights, card, number, task, size, batch, prompt_tokens)
+    job = Job(task, size, batch, guided, prompt_tokens)
+    found = estimate(config, number, job, card.kind)
+    weights = found.weights[""]
     return Plan(
         model=str(source),
         task=task,
@@ -171,13 +160,12 @@ def plan(
         batch=batch,
         guidance=guided,
         weights=weights,
-        decoding=work,
-        encode=encode,
-        decode=decode,
-        tiled=tiled,
+        decoding=found.decoding,
+        encode=found.encode,
+        decode=found.decode,
         loading=weights.whole + _largest_tensor(folders, weights),
-        totals=modes.totals(weights, work, encode, decode, tiled, card.kind == "cpu"),
-        speeds=bounds,
+        totals=found.totals,
+        speeds=speeds(config, found.weights, card, number, job) if found.decoding else [],
     )
 
 
@@ -194,65 +182,6 @@ def _configuration(
         return config, [folder]
     other = hub.resolve_settings(vision_tokenizer)
     return layouts.join(config, layouts.read_config(other)), [folder, other]
-
-
-def _weigh(
-    config: Emu3Config, dtype: torch.dtype, task: Task
-) -> tuple[Weights, LanguageModel | None]:
-    language = vision = None
-    if config.language_model is not None:
-        language = dry_run.language_model(config.language_model, dtype)
-    if config.vision_tokenizer is not None:
-        vision = dry_run.vision_tokenizer(config.vision_tokenizer)
-    if language is None and task in ("image", "ask"):
-        raise CheckpointError(f"task {task!r} needs a language model; the folder holds none")
-    if vision is None:
-        raise CheckpointError("no vision tokenizer: name its folder as vision_tokenizer")
-    return modes.weigh(language, vision, config.vocabulary.codebook_size), language
-
-
-def _decoding(
-    model: Emu3,
-    language: LanguageModel | None,
-    task: Task,
-    size: TokenGrid,
-    batch: int,
-    guided: bool,
-    prompt_tokens: int,
-) -> Decoding | None:
-    if language is None or task not in ("image", "ask"):
-        return None
-    settings, ids = model.config.generation, model.vocabulary
-    if task == "ask":
-        prompt = [0] * (prompt_tokens + size.length)
-        return dry_run.write(language, prompt, settings.max_new_tokens)
-    # pictures of different prompts, each read once; the unwanted prompt is one for all
-    prompts = [[row] * prompt_tokens for row in range(batch)] + [[batch] * prompt_tokens] * batch
-    sampler = Sampler(top_k=settings.top_k, top_p=settings.top_p)
-    span = (ids.visual_start, ids.visual_stop)
-    some = prompts if guided else prompts[:batch]
-    return dry_run.draw(language, some, size.length, span, guided, sampler)
-
-
-def _vision(
-    config: Emu3Config, task: Task, pixels: tuple[int, int]
-) -> tuple[Peak | None, Peak | None, Peak | None]:
-    """Peaks of encoding, decoding, and decoding in tiles, where the task does it."""
-    assert config.vision_tokenizer is not None
-    vision = dry_run.vision_tokenizer(config.vision_tokenizer)
-    height, width = pixels
-    factor, chunks = vision.config.spatial_factor, CHUNKS_AT_ONCE if task == "video" else 0
-    encode = decode = tiled = None
-    if task != "image":
-        encode = dry_run.encode(vision, height, width, chunks)
-    if task != "ask":
-        grid = height // factor, width // factor
-        decode = dry_run.decode(vision, *grid, chunks)
-        part = [min(side, modes.TILE + 2 * modes.OVERLAP) for side in grid]
-        whole = 4 * 3 * height * width * max(1, chunks * vision.config.temporal_downsample_factor)
-        tile = dry_run.decode(vision, part[0], part[1], chunks)
-        tiled = Peak(tile.bytes + whole, tile.where) if part != list(grid) else decode
-    return encode, decode, tiled
 
 
 def _largest_tensor(folders: list[Path], weights: Weights) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from dromaius.engine.token_grid import TokenGrid
 from dromaius.models.emu3.config import Emu3Config
 from dromaius.pipelines.planning.cards import Card
-from dromaius.pipelines.planning.modes import BITS, Weights
+from dromaius.pipelines.planning.estimate import Job
+from dromaius.pipelines.planning.modes import Weights
 
 
 @dataclass(frozen=True)
@@ -31,38 +31,25 @@ class Speed:
 
 
 def speeds(
-    config: Emu3Config,
-    weights: Weights,
-    card: Card,
-    dtype: torch.dtype,
-    task: str,
-    grid: TokenGrid,
-    batch: int,
-    prompt_tokens: int,
+    config: Emu3Config, weights: dict[str, Weights], card: Card, dtype: torch.dtype, job: Job
 ) -> list[Speed]:
-    """Full precision, int8 and int4; pictures with and without guidance."""
-    shape = config.language_model
+    """Every precision of `weights`; pictures with and without guidance."""
+    shape, grid = config.language_model, job.grid
     assert shape is not None
-    drawing = task == "image"
+    drawing, batch = job.task == "image", job.batch
     if drawing:
-        passes, visible = grid.drawn, prompt_tokens + grid.length / 2
-        head = weights.visual_head
+        passes, visible = grid.drawn, job.prompt_tokens + grid.length / 2
     else:
-        passes = config.generation.max_new_tokens
-        visible = prompt_tokens + grid.length + passes / 2
-        head = weights.head or weights.embedding
-        batch = 1
+        passes, batch = config.generation.max_new_tokens, 1
+        visible = job.prompt_tokens + grid.length + passes / 2
     token = 2 * shape.num_hidden_layers * shape.key_value_heads * shape.head_size * dtype.itemsize
     found = []
-    for name in (str(dtype).removeprefix("torch."), *BITS):
-        linear = weights.linear
-        if name in BITS:
-            linear = round(weights.linear_parameters * BITS[name] / 8)
+    for name, one in weights.items():
+        read = one.low(drawing)
         for guided in (True, False) if drawing else (False,):
-            rows = batch * (1 + guided)
-            cache = rows * visible * token
-            read = round(linear + weights.norms + head + cache)
-            seconds = read / card.bandwidth
+            total = round(read + batch * (1 + guided) * visible * token)
+            seconds = total / card.bandwidth
+            label = name or str(dtype).removeprefix("torch.")
             rate = batch / seconds
-            found.append(Speed(name, guided, read, seconds * 1e3, rate, seconds * passes))
+            found.append(Speed(label, guided, total, seconds * 1e3, rate, seconds * passes))
     return found
