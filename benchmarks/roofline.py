@@ -37,6 +37,7 @@ from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.quantization import settings
 from dromaius.nn.kernels import library
+from dromaius.nn.pages import use_large_pages
 from dromaius.nn.quantized import quantize
 
 GOALS = {"float32": (0.4, 0.6), "bfloat16": (0.5, 0.7)}
@@ -59,6 +60,7 @@ def make_model(hidden: int, layers: int, dtype: str, mode: str, seed: int) -> La
             tensor.fill_(1.0)
     if mode != "full":
         quantize(model, settings(mode).plan(config))
+    use_large_pages(model)  # as dromaius.load does
     return model
 
 

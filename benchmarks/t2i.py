@@ -45,6 +45,7 @@ from dromaius.models.emu3.quantization import settings
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
 from dromaius.nn.kernels import library
+from dromaius.nn.pages import use_large_pages
 from dromaius.nn.quantized import quantize
 
 IDS = Vocabulary.from_config(VocabularyConfig())
@@ -99,6 +100,7 @@ def make_ours(theirs: Any, config: LanguageModelConfig, mode: str = "full") -> L
         ours = LanguageModel(config).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
     ours.requires_grad_(False)
+    use_large_pages(ours)  # as dromaius.load does; the tensors are transformers', which gains too
     if mode != "full":
         quantize(ours, settings(mode).plan(config))
     return ours
