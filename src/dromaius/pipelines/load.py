@@ -13,6 +13,7 @@ from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.nn.kernels import multiplies_bfloat16
+from dromaius.nn.pages import use_large_pages
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.memory import MODES, Stage, StagedLanguageModel, StagedVisionTokenizer
 from dromaius.tokenizers import find_tokenizer
@@ -87,6 +88,7 @@ def _halves(
     if memory == "resident":
         if config.language_model is not None:
             language = weights.load_language_model(folder, config, device, dtype)
+            use_large_pages(language)
         if vision_folder is not None:
             vision = weights.load_vision_tokenizer(vision_folder, config, device)
         return language, vision

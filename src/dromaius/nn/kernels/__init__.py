@@ -73,11 +73,25 @@ def _compiler() -> tuple[str, bytes] | None:
     return None
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it, as far as Linux tells."""
+    told = _told()
+    words = f"{told.get('flags', '')} {told.get('Features', '')}".split()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
+
+
 def _processor() -> bytes:
     """What -march=native depends on: a cache may be shared by machines."""
+    told = _told()
+    if not told:
+        return platform.processor().encode()
+    return "\n".join(told.get(key, "") for key in ("model name", "flags", "Features")).encode()
+
+
+def _told() -> dict[str, str]:
+    """What Linux says of the last of its processors; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return platform.processor().encode()
-    told = {line.partition(":")[0].strip(): line for line in lines}
-    return "\n".join(told.get(key, "") for key in ("model name", "flags", "Features")).encode()
+        return {}
+    return {line.partition(":")[0].strip(): line for line in lines}
