@@ -3,8 +3,9 @@
     benchmarks/gpu.sh [--small] [--phases 'int4;int4, profile'] [--budget 540]
 
 Weights are random, in the published configuration, made on the device: speed does not depend on
-what a model has learnt. One thing does: how many drafts hold. Noise cannot be foreseen, so the
-accelerated forms show what their passes cost, and hardly what they gain.
+what a model has learnt. One thing does: how many drafts hold. Where a model has learnt nothing the
+noise decides, which is known beforehand, so of the accelerated forms only the milliseconds a pass
+count here, and neither the passes nor the seconds a picture.
 
 Only the exact bfloat16 picture is drawn as a whole. Everything else is timed for some seconds at
 the beginning, in the middle and near the end of a picture, with as many keys in the cache as there

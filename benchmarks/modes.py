@@ -7,9 +7,10 @@ weights. Runs alternate and medians count. The roofline is passes x bytes a pass
 measured in the same run (`benchmarks.machine`): no machine reads its weights faster. Writes
 modes.json and modes.svg (and modes.png where resvg_py is installed), and prints a table.
 
-"random" is the model of `benchmarks.t2i`: large enough to be read from memory, but what it draws
-is noise, so no draft can be foreseen and the accelerated forms show their cost alone. "nano" can
-draw, and its drafts hold, but it fits into a processor's cache: its roofline means nothing.
+"random" is the model of `benchmarks.t2i`: large enough to be read from memory, but how many drafts
+hold means nothing, since it has learnt nothing and the noise, which is known beforehand, decides.
+"nano" can draw, and its drafts hold as drafts do, but it fits into a processor's cache: its roofline
+means nothing.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ def make(arguments: argparse.Namespace) -> dict[str, tuple[Any, GridRequest]]:
     return {weights: (language_model(shape, weights, device), request) for weights in kinds}
 
 
+@torch.no_grad()
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All modes, one after the other, as often as asked."""
     device, made = torch.device("cpu"), make(arguments)
@@ -218,7 +220,7 @@ def headline(result: dict[str, Any]) -> list[str]:
     return [
         f"{result['parameters'] / 1e6:,.0f}M parameters ({what}), one picture of "
         f"{result['size']} codes with guidance",
-        f"{result['device']}, {result['threads']} threads, {result['bandwidth'] / 1e9:.1f} GB/s, "
+        f"{result['device']}, threads: {result['threads']}, {result['bandwidth'] / 1e9:.1f} GB/s, "
         f"{kernel}, torch {result['torch']}, load {result['load'][0]}",
     ]
 
