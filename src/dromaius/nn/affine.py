@@ -76,15 +76,14 @@ def affine(norm: nn.Module, x: Tensor, *quantized: Tensor) -> Affine:
     A spatial norm resizes its grid to the picture and then computes scale and shift from it by 1x1
     convolutions: these commute, and on the grid they cost a 64th.
     """
-    spatial = isinstance(norm, SpatialNorm)
-    group_norm = norm.norm_layer if spatial else norm
+    group_norm = norm.norm_layer if isinstance(norm, SpatialNorm) else norm
     assert isinstance(group_norm, nn.GroupNorm)
     mean, variance = _moments(x, group_norm.num_groups)  # [C] each
     scale = (variance + group_norm.eps).rsqrt() * group_norm.weight
     shift = group_norm.bias - mean * scale
-    if not spatial:
+    if not isinstance(norm, SpatialNorm):
         return Affine(scale[None, :, None, None], shift[None, :, None, None])
-    factor, offset = _linear(norm.conv_y, *quantized), _linear(norm.conv_b, *quantized)
+    factor, offset = (_linear(conv, *quantized) for conv in (norm.conv_y, norm.conv_b))
     return Affine(_as_picture(factor * scale), _as_picture(factor * shift + offset))
 
 

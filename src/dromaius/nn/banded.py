@@ -8,6 +8,7 @@ Legend: C channels, H/W pixels.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ from dromaius.nn.affine import affine, empty_picture
 
 BAND = 2**14
 """Pixels in a band, about. oneDNN is as fast on so many as on a whole picture."""
-_ACTIVATION = ("none", [], None)
-_SUM = ("add", 1.0, None, [], None)
+_ACTIVATION: tuple[Any, ...] = ("none", [], None)
+_SUM: tuple[Any, ...] = ("add", 1.0, None, [], None)
+"""What torch.ops.mkldnn wants to know of the operation behind a convolution."""
 
 
 def alone(x: Tensor) -> bool:
