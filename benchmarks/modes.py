@@ -9,8 +9,8 @@ modes.json and modes.svg (and modes.png where resvg_py is installed), and prints
 
 "random" is the model of `benchmarks.t2i`: large enough to be read from memory, but how many drafts
 hold means nothing, since it has learnt nothing and the noise, which is known beforehand, decides.
-"nano" can draw, and its drafts hold as drafts do, but it fits into a processor's cache: its roofline
-means nothing.
+"nano" can draw, and its drafts hold as drafts do, but it fits into a processor's cache: its
+roofline means nothing.
 """
 
 from __future__ import annotations
