@@ -1,6 +1,6 @@
 """Forward passes and time a picture takes with `accelerate`, against plain decoding.
 
-    python -m benchmarks.jacobi [--seeds 20] [--window 16] [--model nano] [--device cpu] [--json]
+    python -m benchmarks.jacobi [--seeds 20] [--window 4] [--model nano] [--device cpu] [--json]
 
 Each seed is drawn plainly, seed-exact and coupled, one picture at a time and in turn, codes only.
 The seed-exact codes must be the plain ones, and must take fewer passes than there are codes for
@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
     where = result["device"], result["dtype"], f"{result['threads']} threads", result["products"]
     lines = [
         f"{result['model']}, {result['prompt']!r}, {result['tokens']} codes, "
-        f"{result['window']} drafts a pass",
+        f"{result['window'] or 'the usual'} drafts a pass",
         f"{', '.join(where)}, torch {result['torch']}, load {result['load'][0]}",
         "",
         f"{'passes':>8}" + "".join(f"{mode:>12}" for mode in MODES) + f"{'same codes':>14}",
@@ -111,7 +111,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--window", type=int, default=16)
+    parser.add_argument("--window", type=int, help="drafts a pass; default: the program's own")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--prompt", default="a red apple")
     parser.add_argument("--size", type=int, help="pixels of a side; default: the model's own")

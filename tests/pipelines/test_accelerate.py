@@ -72,6 +72,15 @@ def test_coupled_pictures_are_the_same_alone_and_together(model: Emu3) -> None:
     assert grids(model, **greedy, **mode) == grids(model, **greedy)
 
 
+def test_the_usual_window(model: Emu3) -> None:
+    """Smaller on a CPU, but where the picture depends on it: that is the same on every device."""
+    coupled = finished(model, prompt="a", **SIZE, seed=1, accelerate="coupled")
+    assert (coupled.records[0]["accelerate"], coupled.records[0]["window"]) == ("coupled", 16)
+    arguments: dict[str, Any] = {"prompt": "a cat", **SIZE, "seed": 3, "accelerate": "seed-exact"}
+    usual, *others = (finished(model, **arguments, window=w).passes for w in (None, 4, 1))
+    assert usual == others[0] <= others[1]
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -139,7 +139,8 @@ class Emu3:
                 goes on; without a seed, with the file's own. It stays when all is drawn.
             accelerate: "seed-exact" draws the same picture in fewer passes, "auto" does so where it
                 is faster; "coupled" draws another picture of the same distribution. None is "off".
-            window: codes that a pass of these tries at once. Default: 16.
+            window: codes that a pass of these tries at once. Default: 16; 4 on a CPU, but for
+                "coupled".
 
         Returns:
             One picture for a str prompt with n = 1, otherwise a list, prompt by prompt.

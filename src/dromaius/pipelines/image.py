@@ -26,6 +26,8 @@ from dromaius.pipelines.state import StateFile
 if TYPE_CHECKING:
     from dromaius.pipelines.emu3 import Emu3
 
+CPU_WINDOW = 4
+"""Drafts of a pass on a CPU, where every token of a pass costs; 16 elsewhere."""
 MOST_DRAFTS = 1024
 """Of a pass; more would cost memory, and no pass keeps so many."""
 
@@ -68,7 +70,7 @@ def stream_images(
     ratios, guides = _each(ratio, count, "ratio"), _each(guidance, count, "guidance")
     negatives = _each(negative_prompt, count, "negative_prompt")
     part, file = _guided(guided), None if state is None else StateFile.at(state)
-    mode, drafts = _mode(accelerate, window)
+    mode, drafts = _mode(model, accelerate, window)
     coupled = mode == "coupled"  # the only mode on which the pictures depend
     seeds = (seed is None and file and _seeds_of(file, count * n)) or _seeds(seed, count, n)
 
@@ -96,12 +98,13 @@ def stream_images(
     return _run(model, records, every, sampler, file, mode, drafts)
 
 
-def _mode(accelerate: str | None, window: int | None) -> tuple[str, int]:
-    """What None stands for is filled in."""
+def _mode(model: Emu3, accelerate: str | None, window: int | None) -> tuple[str, int]:
+    """What None stands for is filled in; a picture that depends on it gets the same everywhere."""
     mode = "off" if accelerate is None else accelerate
     if mode not in MODES:
         raise InputError(f"accelerate must be one of {', '.join(MODES)}, got {accelerate!r}")
-    drafts = WINDOW if window is None else whole(window, "window")
+    usual = CPU_WINDOW if model.device.type == "cpu" and mode != "coupled" else WINDOW
+    drafts = usual if window is None else whole(window, "window")
     if not 1 <= drafts <= MOST_DRAFTS:
         raise InputError(f"window must be 1 to {MOST_DRAFTS} drafts, got {drafts}")
     return mode, drafts
