@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from dromaius.nn import kernels
-from dromaius.nn.linear import MOST_ROWS, Linear, applies, few_rows
+from dromaius.nn.linear import MOST_ROWS, ONE_DNN_SIZE, Linear, applies, few_rows, linear, many_rows
 
 KERNEL = kernels.library("few_rows")
 built = pytest.mark.skipif(KERNEL is None, reason="no compiler, or DROMAIUS_KERNELS=0")
@@ -124,3 +124,35 @@ def test_it_is_built_once_and_kept(tmp_path: Path) -> None:
     first = kept.stat().st_mtime_ns
     assert run(CODE, XDG_CACHE_HOME=str(tmp_path)) == "True (1, 4)"
     assert kept.stat().st_mtime_ns == first
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("strided", [True, False])
+def test_many_rows_are_the_product(biased: bool, strided: bool) -> None:
+    """Whoever computes it: float32 with the rounding of a sum in float32."""
+    x, weight, bias = draw(40, 640, ONE_DNN_SIZE // 640 + 1, torch.float32)
+    exact = F.linear(x.double(), weight.double(), bias.double() if biased else None)
+    if strided:
+        x, weight = x.t().contiguous().t(), torch.stack((weight, weight), 1)[:, 0]
+    with torch.no_grad():
+        y = linear(x[None], weight, bias if biased else None)
+    terms = F.linear(x.double().abs(), weight.double().abs(), bias.double().abs())
+    assert ((y[0].double() - exact).abs() <= 1e-6 * terms).all()
+    assert y.shape == (1, 40, len(weight)) and y.dtype == torch.float32
+
+
+def test_one_dnn_computes_nothing_that_needs_gradients_or_another_dtype() -> None:
+    x, weight, _ = draw(40, 640, ONE_DNN_SIZE // 640 + 1, torch.float32)
+    with torch.no_grad():
+        usual = many_rows(x, weight)
+        assert usual or not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        assert not many_rows(x[:MOST_ROWS], weight)
+        assert not many_rows(x, weight[:10])
+        assert not many_rows(x.bfloat16(), weight.bfloat16())
+        assert not many_rows(x.to("meta"), weight.to("meta"))
+        with torch.autocast("cpu"):
+            assert not many_rows(x, weight)
+    assert not many_rows(x, weight)
+    weight.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(linear(x, weight).sum(), weight)
+    assert torch.allclose(gradient, x.sum(0).expand_as(weight), atol=1e-4)
