@@ -84,10 +84,8 @@ def quantize(
         if on_measuring is not None:
             on_measuring()
         number = _number(layouts.read_config(hub.resolve(source)))
-        full = load(source, vision_tokenizer, dtype=number)
-        observed = observe(full)
-        number = full.dtype
-        del full  # a large model need not lie beside the other
+        # one after the other: two large models need not lie side by side
+        observed = observe(load(source, vision_tokenizer, dtype=number))
         return compare(observed, load(folder, dtype=number))
 
     return quantize_checkpoint(
@@ -208,7 +206,7 @@ def _logits(model: Emu3, sequences: list[list[int]], first: list[int]) -> list[T
     return found
 
 
-def _number(config: Emu3Config) -> str | None:
+def _number(config: Emu3Config) -> str:
     """float32, or for a large model what it is stored in, so that its file need not be copied."""
     shape = config.language_model
     assert shape is not None

@@ -114,6 +114,8 @@ class Outputs:
 class QuantizedLinear(nn.Module):
     """`dromaius.nn.linear.Linear` with a packed matrix: y = x W^T + b, [...,I] -> [...,O]."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, weight: Packed, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -200,7 +202,8 @@ def applies(x: Tensor) -> bool:
 def few_rows(
     x: Tensor, stored: Mapping[str, Tensor], form: Form, bias: Tensor | None = None
 ) -> Tensor:
-    """x [...,I] -> [...,O] by the kernel; sums in float32, rounded once.
+    """x [...,I] -> [...,O] by the kernel; sums in float32, rounded once. With x in bfloat16 the
+    weights may be rounded to bfloat16 too, as torch's product with the written matrix has them.
 
     A row's result depends neither on the other rows nor on the number of threads.
     DROMAIUS_KERNELS=plain takes the form for any processor instead of the one with AVX-512.

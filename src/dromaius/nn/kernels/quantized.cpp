@@ -19,6 +19,11 @@
 #else
 #define WIDE 0
 #endif
+#if WIDE && defined(__AVX512BF16__)
+#define DOTS 1  // pairs of bfloat16 are multiplied and added to a float at once
+#else
+#define DOTS 0
+#endif
 
 namespace {
 
@@ -145,51 +150,109 @@ struct Matrix {
 // Bytes of a row that are asked of memory ahead of their reading.
 constexpr int64_t AHEAD = 2048;
 
+// How STEP columns are multiplied: as two vectors of floats.
+struct Floats {
+    using element = float;
+    using group = __m512;
+    struct vector {
+        __m512 a, b;
+    };
+    template <typename Kind>
+    static inline group prepare(float scale, float low) {
+        return Kind::prepare(scale, low);
+    }
+    template <typename Kind>
+    static inline vector weights(const uint8_t* row, int64_t c, int64_t in, group g) {
+        vector w;
+        read<Kind>(row, c, in, g, w.a, w.b);
+        return w;
+    }
+    static inline vector values(const element* x) {
+        return {_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)};
+    }
+    static inline __m512 madd(__m512 sum, const vector& x, const vector& w) {
+        return _mm512_fmadd_ps(x.b, w.b, _mm512_fmadd_ps(x.a, w.a, sum));
+    }
+};
+
+#if DOTS
+// Or as one vector of bfloat16, to which weights are rounded: as torch multiplies in bfloat16.
+struct BFloats {
+    using element = uint16_t;
+    using vector = __m512i;
+    struct group {
+        __m512 floats;
+        __m512i table;  // in int4: twice the sixteen levels, so that a fifth bit does not count
+    };
+    template <typename Kind>
+    static inline group prepare(float scale, float low) {
+        group g{Kind::prepare(scale, low), _mm512_setzero_si512()};
+        if constexpr (std::is_same_v<Kind, Int4>)
+            g.table = _mm512_broadcast_i64x4((__m256i)_mm512_cvtneps_pbh(g.floats));
+        return g;
+    }
+    template <typename Kind>
+    static inline vector weights(const uint8_t* row, int64_t c, int64_t in, const group& g) {
+        if constexpr (std::is_same_v<Kind, Int4>) {
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + c / 2));
+            const __m256i low = _mm256_cvtepu8_epi16(bytes), high = _mm256_srli_epi16(low, 4);
+            const __m512i index = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+            return _mm512_permutexvar_epi16(index, g.table);
+        } else {
+            __m512 a, b;
+            read<Kind>(row, c, in, g.floats, a, b);
+            return (__m512i)_mm512_cvtne2ps_pbh(b, a);
+        }
+    }
+    static inline vector values(const element* x) { return _mm512_loadu_si512(x); }
+    static inline __m512 madd(__m512 sum, const vector& x, const vector& w) {
+        return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
+    }
+};
+#endif
+
 // OUTS outputs of ROWS rows: weights that are read serve all rows. x: see `interleave`.
-template <typename Kind, int ROWS, int OUTS>
-inline void block(const float* x, const Matrix& w, int64_t first, float* sums_out) {
+template <typename Numbers, typename Kind, int ROWS, int OUTS>
+inline void block(const typename Numbers::element* x, const Matrix& w, int64_t first,
+                  float* sums_out) {
     const int64_t width = padded(w.in), stride = Kind::stride(w.in), groups = w.groups();
     const uint8_t* rows = w.packed + first * stride;
+    const uint16_t* scales = w.scales + first * groups;
+    const uint16_t* lows = w.lows ? w.lows + first * groups : nullptr;
     // The processor foresees neither the ends of pages nor the jump to the next outputs.
     const int64_t near = stride > AHEAD ? AHEAD : stride, far = near + (OUTS - 1) * stride;
     __m512 sums[ROWS][OUTS];
     for (int r = 0; r < ROWS; ++r)
         for (int o = 0; o < OUTS; ++o) sums[r][o] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; ++g) {
-        __m512 group[OUTS];
+        typename Numbers::group group[OUTS];
         for (int o = 0; o < OUTS; ++o)
-            group[o] = Kind::prepare(w.scale(first + o, g), w.low(first + o, g));
+            group[o] = Numbers::template prepare<Kind>(
+                to_float(scales[o * groups + g]), lows ? to_float(lows[o * groups + g]) : 0);
         const int64_t stop = (g + 1) * w.group < width ? (g + 1) * w.group : width;
         for (int64_t c = g * w.group; c < stop; c += STEP) {
-            const float* xc = x + c * ROWS;
+            const auto* xc = x + c * ROWS;
             const int64_t here = Kind::stride(c), next = here + (here + near < stride ? near : far);
             for (int o = 0; o < OUTS; ++o)
                 _mm_prefetch(reinterpret_cast<const char*>(rows + o * stride + next), _MM_HINT_T0);
             if constexpr (ROWS <= 4) {  // registers hold x, and the weights of one output
-                __m512 xa[ROWS], xb[ROWS];
-                for (int r = 0; r < ROWS; ++r) {
-                    xa[r] = _mm512_loadu_ps(xc + r * STEP);
-                    xb[r] = _mm512_loadu_ps(xc + r * STEP + 16);
-                }
+                typename Numbers::vector values[ROWS];
+                for (int r = 0; r < ROWS; ++r) values[r] = Numbers::values(xc + r * STEP);
                 for (int o = 0; o < OUTS; ++o) {
-                    __m512 a, b;
-                    read<Kind>(rows + o * stride, c, w.in, group[o], a, b);
-                    for (int r = 0; r < ROWS; ++r) {
-                        sums[r][o] = _mm512_fmadd_ps(xa[r], a, sums[r][o]);
-                        sums[r][o] = _mm512_fmadd_ps(xb[r], b, sums[r][o]);
-                    }
+                    const auto weights =
+                        Numbers::template weights<Kind>(rows + o * stride, c, w.in, group[o]);
+                    for (int r = 0; r < ROWS; ++r)
+                        sums[r][o] = Numbers::madd(sums[r][o], values[r], weights);
                 }
             } else {  // registers hold the weights, and x of one row
-                __m512 a[OUTS], b[OUTS];
+                typename Numbers::vector weights[OUTS];
                 for (int o = 0; o < OUTS; ++o)
-                    read<Kind>(rows + o * stride, c, w.in, group[o], a[o], b[o]);
+                    weights[o] =
+                        Numbers::template weights<Kind>(rows + o * stride, c, w.in, group[o]);
                 for (int r = 0; r < ROWS; ++r) {
-                    const __m512 xa = _mm512_loadu_ps(xc + r * STEP);
-                    const __m512 xb = _mm512_loadu_ps(xc + r * STEP + 16);
-                    for (int o = 0; o < OUTS; ++o) {
-                        sums[r][o] = _mm512_fmadd_ps(xa, a[o], sums[r][o]);
-                        sums[r][o] = _mm512_fmadd_ps(xb, b[o], sums[r][o]);
-                    }
+                    const auto values = Numbers::values(xc + r * STEP);
+                    for (int o = 0; o < OUTS; ++o)
+                        sums[r][o] = Numbers::madd(sums[r][o], values, weights[o]);
                 }
             }
         }
@@ -199,50 +262,56 @@ inline void block(const float* x, const Matrix& w, int64_t first, float* sums_ou
 }
 
 // `count` outputs from `first` on, of ROWS rows, as many together as registers allow.
-template <typename Kind, int ROWS>
-inline void rows_of(const float* x, const Matrix& w, int64_t first, int64_t count, float* sums) {
+template <typename Numbers, typename Kind, int ROWS>
+inline void rows_of(const typename Numbers::element* x, const Matrix& w, int64_t first,
+                    int64_t count, float* sums) {
     constexpr int OUTS = ROWS <= 2 ? 8 : ROWS <= 4 ? 4 : 2;
     int64_t o = 0;
-    for (; o + OUTS <= count; o += OUTS) block<Kind, ROWS, OUTS>(x, w, first + o, sums + o);
-    for (; o < count; ++o) block<Kind, ROWS, 1>(x, w, first + o, sums + o);
+    for (; o + OUTS <= count; o += OUTS)
+        block<Numbers, Kind, ROWS, OUTS>(x, w, first + o, sums + o);
+    for (; o < count; ++o) block<Numbers, Kind, ROWS, 1>(x, w, first + o, sums + o);
 }
 
-template <typename Kind>
-void wide_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, int64_t count,
-               float* sums) {
+template <typename Numbers, typename Kind>
+void wide_sums(const typename Numbers::element* x, int64_t rows, const Matrix& w, int64_t first,
+               int64_t count, float* sums) {
     for (int64_t r = 0; r < rows; r += TOGETHER) {
-        const float* xr = x + r * padded(w.in);
+        const auto* xr = x + r * padded(w.in);
         float* to = sums + r * CHUNK;
         switch (rows - r < TOGETHER ? rows - r : TOGETHER) {
-            case 1: rows_of<Kind, 1>(xr, w, first, count, to); break;
-            case 2: rows_of<Kind, 2>(xr, w, first, count, to); break;
-            case 3: rows_of<Kind, 3>(xr, w, first, count, to); break;
-            case 4: rows_of<Kind, 4>(xr, w, first, count, to); break;
-            case 5: rows_of<Kind, 5>(xr, w, first, count, to); break;
-            case 6: rows_of<Kind, 6>(xr, w, first, count, to); break;
-            case 7: rows_of<Kind, 7>(xr, w, first, count, to); break;
-            case 8: rows_of<Kind, 8>(xr, w, first, count, to); break;
+            case 1: rows_of<Numbers, Kind, 1>(xr, w, first, count, to); break;
+            case 2: rows_of<Numbers, Kind, 2>(xr, w, first, count, to); break;
+            case 3: rows_of<Numbers, Kind, 3>(xr, w, first, count, to); break;
+            case 4: rows_of<Numbers, Kind, 4>(xr, w, first, count, to); break;
+            case 5: rows_of<Numbers, Kind, 5>(xr, w, first, count, to); break;
+            case 6: rows_of<Numbers, Kind, 6>(xr, w, first, count, to); break;
+            case 7: rows_of<Numbers, Kind, 7>(xr, w, first, count, to); break;
+            case 8: rows_of<Numbers, Kind, 8>(xr, w, first, count, to); break;
         }
     }
 }
 #endif
 
-// x [rows, in] as floats, TOGETHER rows side by side: STEP columns of each in turn, then the next
-// columns; filled up with zeros. Rows whose length is a power of two would else push each other out
-// of the nearest cache.
-template <typename T>
-std::vector<float> interleave(const T* x, int64_t rows, int64_t in) {
-    std::vector<float> wide(size_t(rows * padded(in)), 0.0f);
-    float* to = wide.data();
+// x [rows, in] with TOGETHER rows side by side: STEP columns of each in turn, then the next ones,
+// filled up with zeros. Rows whose length is a power of two would else push each other out of the
+// nearest cache.
+template <typename Element, typename T>
+std::vector<Element> interleave(const T* x, int64_t rows, int64_t in) {
+    std::vector<Element> made(size_t(rows * padded(in)), Element(0));
+    Element* to = made.data();
     for (int64_t group = 0; group < rows; group += TOGETHER) {
         const int64_t last = rows - group < TOGETHER ? rows : group + TOGETHER;
         for (int64_t c = 0; c < in; c += STEP) {
             const int64_t n = in - c < STEP ? in - c : STEP;
             for (int64_t r = group; r < last; ++r, to += STEP)
-                for (int64_t i = 0; i < n; ++i) to[i] = load(x + r * in + c + i);
+                for (int64_t i = 0; i < n; ++i)
+                    if constexpr (std::is_same_v<Element, T>)
+                        to[i] = x[r * in + c + i];
+                    else
+                        to[i] = load(x + r * in + c + i);
         }
     }
-    return wide;
+    return made;
 }
 
 // The form for any processor, as the compiler vectorises it.
@@ -274,21 +343,16 @@ void plain_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, in
     }
 }
 
-template <typename Kind, typename T>
-void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int threads,
-             bool plain) {
-    const std::vector<float> wide = interleave(x, rows, w.in);
+// `sums_of(first output, count, sums)` for all outputs, shared out to the threads; then bias and y.
+template <typename T, typename Sums>
+void shared_out(const Matrix& w, const T* bias, T* y, int64_t rows, int threads, Sums sums_of) {
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> sums(size_t(rows * CHUNK));
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < w.out; start += CHUNK) {
             const int64_t count = w.out - start < CHUNK ? w.out - start : CHUNK;
-#if WIDE
-            if (!plain) wide_sums<Kind>(wide.data(), rows, w, start, count, sums.data());
-            else
-#endif
-                plain_sums<Kind>(wide.data(), rows, w, start, count, sums.data());
+            sums_of(start, count, sums.data());
             for (int64_t r = 0; r < rows; ++r)
                 for (int64_t o = 0; o < count; ++o) {
                     float sum = sums[size_t(r * CHUNK + o)];
@@ -297,6 +361,27 @@ void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int
                 }
         }
     }
+}
+
+template <typename Kind, typename T>
+void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int threads,
+             bool plain) {
+#if DOTS
+    if (std::is_same_v<T, uint16_t> && !plain) {
+        const auto numbers = interleave<uint16_t>(x, rows, w.in);
+        shared_out(w, bias, y, rows, threads, [&](int64_t first, int64_t count, float* sums) {
+            wide_sums<BFloats, Kind>(numbers.data(), rows, w, first, count, sums);
+        });
+        return;
+    }
+#endif
+    const auto numbers = interleave<float>(x, rows, w.in);
+    shared_out(w, bias, y, rows, threads, [&](int64_t first, int64_t count, float* sums) {
+#if WIDE
+        if (!plain) return wide_sums<Floats, Kind>(numbers.data(), rows, w, first, count, sums);
+#endif
+        plain_sums<Kind>(numbers.data(), rows, w, first, count, sums);
+    });
     (void)plain;
 }
 
