@@ -109,6 +109,13 @@ def test_never_more_than_one_half(memory: str, folders: Folders) -> None:
     assert here() == (False, True) and writer() is None
 
 
+def test_memory_is_free_as_soon_as_nobody_has_the_model(folders: Folders) -> None:
+    model: Any = dromaius.load(folders.hf, memory="staged")
+    reader = weakref.ref(model.vision_tokenizer.module())
+    del model
+    assert reader() is None  # not when a collector comes by
+
+
 @pytest.mark.parametrize("memory", ["staged", "low"])
 def test_a_look_at_a_picture_on_its_way_changes_nothing(memory: str, folders: Folders) -> None:
     whole = dromaius.load(folders.hf).generate_image("a cat", 24, 32, seed=5)

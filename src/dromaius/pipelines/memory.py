@@ -12,6 +12,7 @@ Pictures and answers are the same in every mode, bit for bit.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -33,15 +34,17 @@ class Stage:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._holder: Half[Any] | None = None
+        # weak, for no circle may keep a model's memory when nobody has the model any more
+        self._holder: weakref.ref[Half[Any]] | None = None
 
     def enter(self, half: Half[Any]) -> None:
         """Makes `half` the one that is there."""
-        if self._holder is not None and self._holder is not half:
-            self._holder.leave()
+        holder = self._holder and self._holder()
+        if holder is not None and holder is not half:
+            holder.leave()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # blocks of one half's sizes are no use to the other
-        self._holder = half
+        self._holder = weakref.ref(half)
 
 
 class Half(Generic[Module]):
