@@ -104,32 +104,28 @@ class DecodingSettings:
         """
         self.read_config()
         pixels = kwargs.pop("pixel_values", inputs)
-        settings, kwargs = self._bounded(generation_config, kwargs)
-        if kwargs.get("assistant_model") is not None:
-            return super().generate(pixels, settings, **kwargs)  # type: ignore[misc]  # a mixin
-        kwargs["encoder_outputs"] = self._encode_for(pixels, settings, kwargs)
-        return super().generate(None, settings, **kwargs)  # type: ignore[misc]  # a mixin
+        kwargs |= self._bounds(generation_config, kwargs)
+        if kwargs.get("assistant_model") is None:  # an assistant reads the pixels too
+            kwargs["encoder_outputs"] = self._encode_for(pixels, generation_config, kwargs)
+            pixels = None
+        return super().generate(pixels, generation_config, **kwargs)  # type: ignore[misc]  # a mixin
 
     def _encode_for(self, pixels: Any, settings: Any, kwargs: dict[str, Any]) -> Any:
         """Encodes the images; takes the encoder's own arguments out of `kwargs`."""
         model: Any = self
-        mask, given = (
-            kwargs.pop("encoder_attention_mask", None),
-            kwargs.pop("encoder_outputs", None),
-        )
+        mask = kwargs.pop("encoder_attention_mask", None)
+        given = kwargs.pop("encoder_outputs", None)
         known = parts.arguments(type(model.encoder).forward) - _NOT_THE_ENCODERS
         options = {name: kwargs.pop(name) for name in known & set(kwargs)}
         for name in ("output_attentions", "output_hidden_states"):
             options[name] = bool(_setting(name, kwargs, settings, self.generation_config))
         return model._encoded(pixels, given, mask, **options)
 
-    def _bounded(
-        self, generation_config: Any, kwargs: dict[str, Any]
-    ) -> tuple[GenerationConfig | None, dict[str, Any]]:
-        """The settings with lengths that the decoder has positions for."""
+    def _bounds(self, generation_config: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that cut the text to the decoder's positions; none where it fits."""
         limit = parts.max_positions(self.decoder)
         if limit is None:
-            return generation_config, kwargs
+            return {}
         prompt = kwargs.get("decoder_input_ids")
         held = 1 if prompt is None else prompt.shape[1]
         if held >= limit:
@@ -143,15 +139,12 @@ class DecodingSettings:
         else:
             wanted = held + _NEW_TOKENS if longest is None else longest
         if wanted + (prompt is not None) <= limit:  # a start id may come before a prompt
-            return generation_config, kwargs
+            return {}
         bound: dict[str, Any] = {"max_length": limit, "max_new_tokens": None}
         for name in ("min_length", "min_new_tokens"):
             if (least := _setting(name, *read)) is not None:
                 bound[name] = min(least, limit if name == "min_length" else limit - held)
-        if generation_config is None:
-            return None, kwargs | bound
-        settings = GenerationConfig.from_dict(generation_config.to_dict() | bound)
-        return settings, {name: value for name, value in kwargs.items() if name not in bound}
+        return bound
 
 
 def _setting(name: str, kwargs: dict[str, Any], *configs: Any) -> Any:
