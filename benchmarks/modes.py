@@ -1,11 +1,11 @@
 """Seconds a picture takes in every mode, beside what this machine's memory allows at best.
 
-    python -m benchmarks.modes [--model nano] [--size 16x16] [--repeats 3] [--out docs/images]
+    python -m benchmarks.modes [--model nano] [--size 16x16] [--repeats 3] [--out docs]
 
 Every mode draws the same picture with guidance 3: the dtypes, the accelerated forms, the quantized
 weights. Runs alternate and medians count. The roofline is passes x bytes a pass over the bandwidth
-measured in the same run (`benchmarks.machine`): no machine reads its weights faster. Writes
-modes.json and modes.svg (and modes.png where resvg_py is installed), and prints a table.
+measured in the same run (`benchmarks.machine`): no machine reads its weights faster. Prints a table
+and writes modes.json and images/modes.svg.
 
 "random" is the model of `benchmarks.t2i`: large enough to be read from memory, but how many drafts
 hold means nothing, since it has learnt nothing and the noise, which is known beforehand, decides.
@@ -34,7 +34,7 @@ from dromaius.engine.canvas import GridRequest
 from dromaius.engine.passes import Passes
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
-from dromaius.files import write_bytes, write_text
+from dromaius.files import write_text
 from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.prompt import generation_prompt
@@ -253,17 +253,10 @@ def chart(result: dict[str, Any]) -> str:
 
 def write(result: dict[str, Any], folder: Path) -> list[Path]:
     """The files of a result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    svg = chart(result)
-    made = [folder / "modes.json", folder / "modes.svg"]
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    made = [folder / "modes.json", folder / "images" / "modes.svg"]
     write_text(made[0], json.dumps(result, indent=2) + "\n")
-    write_text(made[1], svg)
-    try:
-        import resvg_py
-    except ImportError:
-        return made
-    made.append(folder / "modes.png")
-    write_bytes(made[2], bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2)))
+    write_text(made[1], chart(result))
     return made
 
 
@@ -274,7 +267,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hidden", type=int, default=1024, help="width, a multiple of 256")
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--out", type=Path, help="folder for modes.json, .svg and .png")
+    parser.add_argument("--out", type=Path, help="folder for modes.json and images/modes.svg")
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     arguments = parser.parse_args()
     result = measure(arguments)

@@ -33,7 +33,7 @@ ROOT = DOCS.parent
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPEN, CLOSE = "<!-- generated -->\n", "<!-- /generated -->\n"
 SLOT = re.compile(rf"\s*{OPEN}(.*?){CLOSE}", re.DOTALL)
-IMAGE = re.compile(r"images/([\w-]+\.png)")
+IMAGE = re.compile(r"images/([\w-]+\.(?:png|svg))")
 
 
 def pages() -> list[Path]:
