@@ -84,7 +84,7 @@ def make_models(hidden: int, layers: int, seed: int) -> tuple[Any, LanguageModel
     return theirs, make_ours(theirs, LanguageModelConfig(**shape))
 
 
-def model_shape(hidden: int, layers: int) -> dict[str, int]:
+def model_shape(hidden: int, layers: int) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
         "intermediate_size": hidden * 11 // 4,

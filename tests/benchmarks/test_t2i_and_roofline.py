@@ -51,7 +51,7 @@ def test_t2i_times_nothing_where_tokens_or_pixels_differ(monkeypatch: pytest.Mon
     monkeypatch.undo()
     model, twin = t2i.make_vision(32, 0)
     with torch.no_grad():
-        twin.decoder.conv_out.bias += 1.0  # the tensor is shared: both move
+        next(model.decoder.parameters()).mul_(2.0)  # the tensor is shared: both move
     tokens = t2i.draw_ours(t2i.make_models(64, 1, 0)[1], 3, 4, True, 0)
     assert t2i.pixels(model, tokens, 3, 4).shape == (1, 3, 24, 32)
     torch.testing.assert_close(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.fixture(autouse=True)
-def no_gradients():
+def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
 
@@ -72,8 +74,8 @@ def attention_case(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", ATTENTION, ids=str)
-def test_attention(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
-    q, k, v, mask = attention_case(*sizes, dtype=dtype)
+def test_attention(sizes: tuple[int, int, int, int, int, int], dtype: torch.dtype) -> None:
+    q, k, v, mask = attention_case(*sizes, dtype)
     assert few_tokens.can_attend(q, k, v, mask, 0.0)
     groups = sizes[1] // sizes[2]
     keys, values = (x.double().repeat_interleave(groups, dim=1) for x in (k, v))

@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 
 from dromaius.nn import kernels
-from dromaius.nn.linear import MOST_ROWS, ONE_DNN_SIZE, Linear, applies, few_rows, linear, many_rows
+from dromaius.nn.linear import (
+    MOST_ROWS,
+    ONE_DNN_SIZE,
+    Linear,
+    applies,
+    few_rows,
+    linear,
+    many_rows,
+    together,
+)
 
 KERNEL = kernels.library("few_rows")
 built = pytest.mark.skipif(KERNEL is None, reason="no compiler, or DROMAIUS_KERNELS=0")
@@ -78,6 +87,25 @@ def test_what_it_takes() -> None:
     assert not applies(x, layer.weight)  # gradients are torch's work
     layer(x).sum().backward()
     assert layer.weight.grad is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_together_is_each_alone(dtype: torch.dtype) -> None:
+    """Whatever stands beside a layer: another size, a bias, a hook, a layer of another kind."""
+    layers = [Linear(96, n, bias=n % 2 == 1).to(dtype) for n in (70, 1, 33)]
+    x = draw(3, 96, 1, dtype)[0]
+    alone = [layer(x) for layer in layers]
+    for y, expected in zip(together(x, *layers), alone, strict=True):
+        assert y.equal(expected)
+    seen = []
+    handle = layers[1].register_forward_hook(lambda *given: seen.append(given[2].shape))
+    other = torch.nn.Linear(96, 5).to(dtype)
+    made = together(x, *layers, other)
+    assert seen == [(3, 1)]
+    handle.remove()
+    for y, expected in zip(made, [*alone, other(x)], strict=True):
+        assert y.equal(expected)
 
 
 def run(code: str, **environment: str) -> str:

@@ -80,10 +80,9 @@ def together(x: Tensor, *layers: nn.Module) -> list[Tensor]:
 
     A pass over few rows hands its threads the weights of all layers as if they were one matrix.
     """
-    if all(type(layer) is Linear and not _hooked(layer) for layer in layers):
-        pairs = [(layer.weight, layer.bias) for layer in layers]
-        if all(applies(x, weight) for weight, _ in pairs):
-            return products(x, pairs)
+    plain = [layer for layer in layers if type(layer) is Linear and not _hooked(layer)]
+    if len(plain) == len(layers) and all(applies(x, layer.weight) for layer in plain):
+        return products(x, [(layer.weight, layer.bias) for layer in plain])
     return [layer(x) for layer in layers]
 
 

@@ -27,7 +27,7 @@ def use_large_pages(module: nn.Module) -> int:
         return 0
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    pages = set()
+    pages: set[int] = set()
     for parameter in module.parameters():
         size = parameter.untyped_storage().nbytes()
         if parameter.device.type == "cpu" and size >= PAGE:
