@@ -53,7 +53,7 @@ def status(key):
 def touch(module):
     return [float(tensor.sum()) for tensor in module.parameters()]
 
-load("nano")  # what is imported at the first time is not the weights'
+load("nano")  # what is imported at the first time does not count
 for folder, vision, dtype in json.load(sys.stdin):
     open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
     before = status("VmRSS")
