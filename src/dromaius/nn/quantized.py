@@ -44,7 +44,8 @@ class Packed(nn.Module):
     @classmethod
     def from_matrix(cls, weight: Tensor, form: Form) -> "Packed":
         """A matrix [O,I], rounded. Raises ValueError for numbers that are not finite."""
-        packed = cls(*weight.shape, form, "meta")
+        outputs, inputs = weight.shape
+        packed = cls(outputs, inputs, form, "meta")
         for name, tensor in pack(weight, form).items():
             setattr(packed, name, tensor)
         packed.dtype = weight.dtype

@@ -46,7 +46,7 @@ def export_language_model(folder: Path, model: LanguageModel, base: Path, dtype:
     tensors = {VISION + name: value for name, value in vision.state_dict().items()}
     for name, value in unique_parameters(model).items():
         tensors[LANGUAGE + name] = value.to(DTYPES[dtype])
-    config = replace(read_config(base), language_model=model.config)
+    config = replace(read_config(base), language_model=model.config, quantization=None)
     _write(folder, config.to_json(), tensors)
     load_tokenizer(base).save(folder)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dromaius.data.order import generator_for
 from dromaius.data.samples import IGNORED, Batch, Samples
+from dromaius.errors import ConfigError
 from dromaius.models.emu3.config import LanguageModelConfig, Section, VocabularyConfig
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.layouts import read_config
@@ -126,7 +127,10 @@ class LanguageModelTask:
     def begin(self) -> None:
         """Take over the weights of an earlier stage, or what the codebook tells of the codes."""
         if self._start is not None and self._start.folder:
-            earlier = load_language_model(Path(self._start.folder))
+            folder = Path(self._start.folder)
+            if read_config(folder).quantization is not None:
+                raise ConfigError(f"{folder} is quantized; training goes on from full weights")
+            earlier = load_language_model(folder)
             self.model.load_state_dict(earlier.state_dict())
         if self._start is not None and self._start.codebook:
             codebook = load_vision_tokenizer(Path(self._start.codebook)).quantize.embedding.weight
@@ -215,7 +219,7 @@ def labelled_logits(model: LanguageModel, batch: Batch) -> tuple[Tensor, Tensor]
 
 def in_use(model: LanguageModel, base: Path) -> Emu3:
     """The model in training as users will hold it: with the base folder's other parts."""
-    config = replace(read_config(base), language_model=model.config)
+    config = replace(read_config(base), language_model=model.config, quantization=None)
     return Emu3(config, model, load_vision_tokenizer(base), load_tokenizer(base))
 
 
