@@ -39,7 +39,7 @@ class Stage:
 
     def enter(self, half: Half[Any]) -> None:
         """Makes `half` the one that is there."""
-        holder = self._holder and self._holder()
+        holder = None if self._holder is None else self._holder()
         if holder is not None and holder is not half:
             holder.leave()
             if self.device.type == "cuda":
