@@ -19,7 +19,7 @@ train="$python -m torch.distributed.run --standalone --nproc-per-node $processes
 [ -f $run/model/config.json ] || $train $recipe/language_model.toml
 model=$run/model
 stage=1
-for ordinal in second third; do
+for ordinal in second third fourth; do
     [ -f $recipe/${ordinal}_stage.toml ] || break
     stage=$((stage + 1))
     model=$run/model_$stage
