@@ -192,6 +192,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for name, times in runs.items()
     }
     wall = {name: parts["seconds"] for name, parts in medians.items()}
+    busy = {name: parts["processor_seconds"] for name, parts in medians.items()}
     side = arguments.size // 8
     row = torch.zeros(1, arguments.hidden, dtype=getattr(torch, arguments.dtype))
     with torch.no_grad():
@@ -210,6 +211,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "median": medians,
         "runs": {name: [round(r["seconds"], 3) for r in times] for name, times in runs.items()},
         "ratio": {n: round(wall["transformers"] / wall[n], 2) for n in ("compat", "engine")},
+        "processor_ratio": {
+            n: round(busy["transformers"] / busy[n], 2) for n in ("compat", "engine")
+        },
         "products": "few_rows.cpp" if own else "torch",
         "transformers": transformers.__version__,
         **facts(torch.device("cpu")),
@@ -232,7 +236,7 @@ def timed(work: Callable[[], Answer], vision: Callable[[], float]) -> dict[str, 
     }
 
 
-COLUMNS = ("all", "cpu", "vision", "prefill", "ms/token", "ratio")
+COLUMNS = ("all", "cpu", "vision", "prefill", "ms/token", "ratio", "cpu ratio")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -248,10 +252,10 @@ def table(result: dict[str, Any]) -> str:
         "median s".ljust(14) + "".join(f"{name:>10}" for name in COLUMNS),
     ]
     for name, parts in result["median"].items():
-        ratio = result["ratio"].get(name, 1.0)
+        ratio, busy = (result[key].get(name, 1.0) for key in ("ratio", "processor_ratio"))
         numbers = [parts[key] for key in ("seconds", "processor_seconds", "vision", "prefill")]
         cells = "".join(f"{number:10.2f}" for number in numbers)
-        lines.append(f"{name:14}{cells}{parts['token'] * 1000:10.1f}{ratio:10.2f}")
+        lines.append(f"{name:14}{cells}{parts['token'] * 1000:10.1f}{ratio:10.2f}{busy:10.2f}")
     return "\n".join(lines)
 
 
