@@ -87,19 +87,22 @@ def test_the_largest_moment_of_a_decoder_is_at_full_size(published: Path) -> Non
     assert made.decode.bytes == pytest.approx(4 * 256 * 720 * 720 * 4, rel=0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_nano_is_planned_within_ten_percent(dtype: torch.dtype) -> None:
-    case = benchmark.Case("nano", benchmark.nano(), dtype)
-    rows = [case.image(32, 40, 1), case.image(32, 40, 4)]
-    rows += [case.reconstruct(64, 64), case.reconstruct(128, 96)]
+@pytest.mark.parametrize("precision", ["", "int8", "int4"])
+def test_every_mode_of_nano_is_planned_within_ten_percent(precision: str, tmp_path: Path) -> None:
+    case = benchmark.Case("nano", benchmark.nano(), torch.bfloat16, tmp_path, precision)
+    rows = [case.image(32, 40, 1, memory) for memory in ("resident", "staged", "low")]
+    if not precision:
+        rows += [case.image(32, 40, 4), case.ask(64, 64, "staged"), case.reconstruct(128, 96)]
     for row in rows:
         assert row.ratio == pytest.approx(1, abs=0.1), row
 
 
 @pytest.mark.slow
-def test_300m_is_planned_within_ten_percent() -> None:
-    case = benchmark.Case("300M", benchmark.middle(), torch.bfloat16)
-    for row in (case.image(24, 24, 1), case.image(24, 24, 4), case.reconstruct(64, 64)):
+@pytest.mark.parametrize("precision", ["", "int4"])
+def test_every_mode_of_300m_is_planned_within_ten_percent(precision: str, tmp_path: Path) -> None:
+    case = benchmark.Case("300M", benchmark.middle(), torch.bfloat16, tmp_path, precision)
+    for memory in ("resident", "staged", "low"):
+        row = case.image(24, 24, 1, memory)
         assert row.ratio == pytest.approx(1, abs=0.1), row
 
 
