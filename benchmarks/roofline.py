@@ -33,11 +33,11 @@ from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
+from dromaius.io.pages import use_large_pages
 from dromaius.models.emu3.config import LanguageModelConfig
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.quantization import settings
 from dromaius.nn.kernels import library
-from dromaius.nn.pages import use_large_pages
 from dromaius.nn.quantized import quantize
 
 GOALS = {"float32": (0.4, 0.6), "bfloat16": (0.5, 0.7)}

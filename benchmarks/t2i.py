@@ -34,6 +34,7 @@ from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
 from dromaius.engine.token_grid import TokenGrid
+from dromaius.io.pages import use_large_pages
 from dromaius.models.emu3 import weights
 from dromaius.models.emu3.config import (
     LanguageModelConfig,
@@ -45,7 +46,6 @@ from dromaius.models.emu3.quantization import settings
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.models.emu3.vocabulary import Vocabulary
 from dromaius.nn.kernels import library
-from dromaius.nn.pages import use_large_pages
 from dromaius.nn.quantized import quantize
 
 IDS = Vocabulary.from_config(VocabularyConfig())

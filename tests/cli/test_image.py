@@ -119,13 +119,14 @@ def test_flags_reach_the_model(cli: Cli, calls: Calls) -> None:
             "top_p": 0.9,
             "min_p": 0.05,
             "temperature": 0.7,
+            "accelerate": "off",
         }
     ]
 
 
 def test_what_is_not_said_is_left_to_the_checkpoint(cli: Cli, calls: Calls) -> None:
     cli("image", "x", "--seed", "1")
-    said = {"prompt": ["x"], "seed": [1], "ratio": "1:1", "temperature": 1.0}
+    said = {"prompt": ["x"], "seed": [1], "ratio": "1:1", "temperature": 1.0, "accelerate": "off"}
     assert {key: value for key, value in calls[0].items() if value is not None} == said
 
 

@@ -122,7 +122,8 @@ def test_sizes_are_those_of_the_form() -> None:
 
 def test_int8_rows_are_those_of_torchao() -> None:
     """An independent implementation of symmetric rounding by row."""
-    quantization = pytest.importorskip("torchao.quantization.quant_primitives")
+    from torchao.quantization import quant_primitives as quantization
+
     weight = torch.randn(32, 96, generator=torch.Generator().manual_seed(3))
     stored = pack(weight, Form("int8"))
     theirs = quantization.quantize_affine(
@@ -143,7 +144,8 @@ def test_int8_rows_are_those_of_torchao() -> None:
 
 def test_int4_groups_are_as_good_as_torchao() -> None:
     """torchao's asymmetric int4 in groups, min and max by group: ours must not be worse."""
-    quantization = pytest.importorskip("torchao.quantization.quant_primitives")
+    from torchao.quantization import quant_primitives as quantization
+
     weight = torch.randn(32, 256, generator=torch.Generator().manual_seed(4))
     scale, zero = quantization.choose_qparams_affine(
         weight, quantization.MappingType.ASYMMETRIC, (1, 64), torch.uint8, 0, 15

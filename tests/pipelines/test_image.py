@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dromaius.engine import passes
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.sampling import Sampler
 from dromaius.errors import InputError
 from dromaius.models.emu3.config import GenerationSettings
-from dromaius.pipelines import image
 from dromaius.pipelines.emu3 import Emu3
 from tests.pipelines.small import (
     END,
@@ -53,7 +53,7 @@ class Spy:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     spy = Spy()
-    monkeypatch.setattr(image, "draw_grids", spy)
+    monkeypatch.setattr(passes, "draw_grids", spy)
     return spy
 
 
@@ -314,6 +314,8 @@ def test_records_say_what_was_used(model: Emu3, spy: Spy) -> None:
         "top_p": None,
         "min_p": None,
         "guided": (0.0, 1.0),
+        "accelerate": None,  # the picture does not depend on it
+        "window": None,
     }
     assert (second["prompt"], second["negative_prompt"], second["seed"]) == ("b", "", 4)
 

@@ -20,9 +20,7 @@ Group = Annotated[
     Literal["0", "32", "64", "128"] | None,
     typer.Option(help="Numbers that share a scale; 0: a row. Default: 64 for int4, else 0."),
 ]
-Cost = Annotated[
-    bool, typer.Option("--cost/--no-cost", help="Measure how far it is from the full model.")
-]
+Cost = Annotated[bool, typer.Option(help="Measure how far it is from the full model.")]
 
 
 def quantize(

@@ -8,12 +8,12 @@ import torch
 
 from dromaius.errors import CheckpointError, InputError
 from dromaius.io import hub, shards
+from dromaius.io.pages import use_large_pages
 from dromaius.models.emu3 import convert, layouts, weights
 from dromaius.models.emu3.config import Emu3Config
 from dromaius.models.emu3.language_model import LanguageModel
 from dromaius.models.emu3.vision_tokenizer import VisionTokenizer
 from dromaius.nn.kernels import multiplies_bfloat16
-from dromaius.nn.pages import use_large_pages
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.memory import MODES, Stage, StagedLanguageModel, StagedVisionTokenizer
 from dromaius.tokenizers import find_tokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dromaius.nn import pages
+from dromaius.io import pages
 
 
 def large_kilobytes(tensor: torch.Tensor) -> int:
