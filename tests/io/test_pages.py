@@ -11,14 +11,15 @@ from dromaius.io import pages
 
 
 def large_kilobytes(tensor: torch.Tensor) -> int:
-    """How much of the mapping that holds a tensor is in large pages, as Linux tells."""
-    place, inside = tensor.data_ptr(), False
+    """How much of the mappings that hold a tensor is in large pages, as Linux tells."""
+    first, inside, found = tensor.data_ptr(), False, 0
+    last = first + tensor.numel() * tensor.element_size()
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if borders := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(borders[1], 16) <= place < int(borders[2], 16)
+            inside = int(borders[1], 16) < last and first < int(borders[2], 16)
         elif inside and line.startswith("AnonHugePages:"):
-            return int(line.split()[1])
-    return 0
+            found += int(line.split()[1])
+    return found
 
 
 def test_weights_move_to_large_pages_and_stay_what_they_are() -> None:
