@@ -1,6 +1,6 @@
 """Put a trained and measured nano into the package, with its card.
 
-    dromaius eval nano --model runs/nano/full/model_2 --markdown > runs/nano/full/figures.md
+    dromaius eval nano --model runs/nano/full/model_4 --markdown > runs/nano/full/figures.md
     python recipes/nano/package.py --run runs/nano/full
 
 The language model's last stage is packaged (model, then model_2 and so on). The card (README.md
