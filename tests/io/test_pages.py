@@ -30,7 +30,8 @@ def test_weights_move_to_large_pages_and_stay_what_they_are() -> None:
     if not count:
         pytest.skip("no large pages here")
     assert 7 <= count <= 9  # 16 MiB, which begin anywhere
-    assert large_kilobytes(layer.weight) >= 2048 * (count - 1)
+    # At either end the mapping itself may end inside a page: Linux then says yes and does nothing.
+    assert large_kilobytes(layer.weight) >= 2048 * 7
 
 
 def test_small_and_foreign_tensors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

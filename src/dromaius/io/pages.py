@@ -21,7 +21,7 @@ def use_large_pages(module: nn.Module) -> int:
     system) stays as it is. Contents do not change.
 
     Returns:
-        How many pages are large now.
+        How many pages the system did not refuse; one at either end of a mapping may stay small.
     """
     if platform.system() != "Linux":
         return 0

@@ -25,7 +25,7 @@ TIMEOUT = 120
 def library(name: str) -> ctypes.CDLL | None:
     """The kernels of `name`.cpp, or None where they cannot be had.
 
-    The result is kept in the user's cache, under a name that tells source, compiler and processor.
+    The result is kept in the user's cache, under a name that tells sources, compiler and processor.
     """
     if os.environ.get("DROMAIUS_KERNELS") == "0" or platform.system() != "Linux":
         return None
@@ -33,7 +33,8 @@ def library(name: str) -> ctypes.CDLL | None:
     if compiler is None:
         return None
     source = SOURCES / f"{name}.cpp"
-    parts = (source.read_bytes(), " ".join(FLAGS).encode(), compiler[1], _processor())
+    headers = (path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
+    parts = (source.read_bytes(), *headers, " ".join(FLAGS).encode(), compiler[1], _processor())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     built = cache_folder() / f"{name}-{key}.so"
     try:

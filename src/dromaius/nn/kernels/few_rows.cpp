@@ -10,6 +10,8 @@
 #include <cstring>
 #include <vector>
 
+#include "numbers.h"
+
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include <immintrin.h>
 #define WIDE 1
@@ -18,25 +20,6 @@
 #endif
 
 namespace {
-
-inline float to_float(uint16_t bits) {
-    uint32_t wide = uint32_t(bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, 4);
-    return value;
-}
-
-inline uint16_t to_bfloat16(float value) {  // to nearest, ties to even, as torch rounds
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
-    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-inline float load(const float* p) { return *p; }
-inline float load(const uint16_t* p) { return to_float(*p); }
-inline void store(float* p, float value) { *p = value; }
-inline void store(uint16_t* p, float value) { *p = to_bfloat16(value); }
 
 // One output of one row at a time, as the compiler vectorises it: the form for any processor.
 template <typename T>

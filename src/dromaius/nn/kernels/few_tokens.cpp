@@ -12,23 +12,9 @@
 #include <cstring>
 #include <vector>
 
+#include "numbers.h"
+
 namespace {
-
-inline float load(const float* p) { return *p; }
-inline float load(const uint16_t* p) {
-    const uint32_t wide = uint32_t(*p) << 16;
-    float value;
-    std::memcpy(&value, &wide, 4);
-    return value;
-}
-
-inline void store(float* p, float value) { *p = value; }
-inline void store(uint16_t* p, float value) {  // to nearest, ties to even, as torch rounds
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    *p = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
-}
 
 // e^x within 2 units in the last place, without a branch, so that loops over it become vectors.
 inline float exponential(float x) {

@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "numbers.h"
+
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #define WIDE 1
@@ -30,25 +32,6 @@ namespace {
 constexpr int64_t STEP = 32;   // columns that are read together
 constexpr int64_t CHUNK = 16;  // outputs that a thread takes together
 constexpr int64_t TOGETHER = 8;  // rows that a weight serves once it is a float
-
-inline float to_float(uint16_t bits) {
-    uint32_t wide = uint32_t(bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, 4);
-    return value;
-}
-
-inline uint16_t to_bfloat16(float value) {  // to nearest, ties to even, as torch rounds
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
-    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-inline float load(const float* p) { return *p; }
-inline float load(const uint16_t* p) { return to_float(*p); }
-inline void store(float* p, float value) { *p = value; }
-inline void store(uint16_t* p, float value) { *p = to_bfloat16(value); }
 
 inline int64_t padded(int64_t in) { return (in + STEP - 1) / STEP * STEP; }
 
