@@ -11,7 +11,6 @@ processor.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 import dromaius
+from benchmarks.machine import show
 from dromaius.nn import kernels
 from dromaius.pipelines.emu3 import Emu3
 
@@ -120,9 +120,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     arguments = parser.parse_args()
     result = measure(arguments)
-    if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+    show([result], table(result), arguments.json)
     return int(min(result["equal"], result["fewer_passes"]) < arguments.seeds)
 
 

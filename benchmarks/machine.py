@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -36,6 +37,14 @@ def facts(device: torch.device) -> dict[str, Any]:
         card = torch.cuda.get_device_properties(device)
         found |= {"device": card.name, "memory": card.total_memory, "cuda": torch.version.cuda}
     return found
+
+
+def show(results: list[dict[str, Any]], table: str, json_only: bool) -> None:
+    """Prints what a benchmark found: the table, unless only JSON is wanted, and a line for each."""
+    if not json_only:
+        print(table, end="\n\n")
+    for result in results:
+        print(json.dumps(result))
 
 
 def wait(device: torch.device) -> None:

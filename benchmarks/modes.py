@@ -28,7 +28,7 @@ import torch
 
 import dromaius
 from benchmarks.chart import Bar, bars
-from benchmarks.machine import facts, pass_bytes, read_bandwidth, seconds
+from benchmarks.machine import facts, pass_bytes, read_bandwidth, seconds, show
 from benchmarks.t2i import GUIDANCE, IDS, NEGATIVE, PROMPT, TOP_K, header, size
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.passes import Passes
@@ -271,9 +271,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     arguments = parser.parse_args()
     result = measure(arguments)
-    if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+    show([result], table(result), arguments.json)
     if arguments.out:
         for path in write(result, arguments.out):
             print(path, file=sys.stderr)

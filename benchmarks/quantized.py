@@ -11,7 +11,6 @@ seconds stand beside, which other work on the machine lengthens less.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -147,9 +146,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     arguments = parser.parse_args()
     result = measure(arguments)
-    if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+    machine.show([result], table(result), arguments.json)
     return 0
 
 

@@ -9,7 +9,6 @@ of the model of `benchmarks.t2i` with guidance, random weights, sampling with to
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import facts, pass_bytes, read_bandwidth
+from benchmarks.machine import facts, pass_bytes, read_bandwidth, show
 from benchmarks.t2i import (
     GUIDANCE,
     IDS,
@@ -161,10 +160,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the JSON lines alone")
     arguments = parser.parse_args()
     results = measure(arguments)
-    if not arguments.json:
-        print(table(results), end="\n\n")
-    for result in results:
-        print(json.dumps(result))
+    show(results, table(results), arguments.json)
     return 0
 
 

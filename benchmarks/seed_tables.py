@@ -12,7 +12,6 @@ ratio, because it is not the same work.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import facts, seconds
+from benchmarks.machine import facts, seconds, show
 from benchmarks.t2i import IDS, NEGATIVE, PROMPT, TOP_K, header
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids, write_text
@@ -289,9 +288,7 @@ def main() -> int:
     size = TINY if arguments.tiny else size
     dtype = getattr(torch, arguments.dtype)
     result = report(size, torch.device(arguments.device), dtype, arguments.repeats)
-    if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+    show([result], table(result), arguments.json)
     return 0
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -29,7 +28,7 @@ from torch import Tensor
 from transformers import Emu3TextConfig, Emu3VQVAEConfig
 from transformers.models.emu3.modeling_emu3 import Emu3ForCausalLM, Emu3VQVAE
 
-from benchmarks.machine import facts
+from benchmarks.machine import facts, show
 from dromaius.engine.canvas import GridRequest
 from dromaius.engine.decode import draw_grids
 from dromaius.engine.sampling import Sampler
@@ -374,10 +373,7 @@ def main() -> int:
         arguments.size, arguments.batch = [(10, 10), (16, 16)], [1, 4]
         arguments.dtype, arguments.mode = ["float32", "bfloat16"], list(MODES)
     results = measure(arguments)
-    if not arguments.json:
-        print(table(results), end="\n\n")
-    for result in results:
-        print(json.dumps(result))
+    show(results, table(results), arguments.json)
     return 0
 
 

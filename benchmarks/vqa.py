@@ -13,7 +13,6 @@ transformers' has the dtype of the model.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -28,7 +27,7 @@ from torch import Tensor
 from transformers.models.emu3.configuration_emu3 import Emu3Config
 from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration
 
-from benchmarks.machine import facts
+from benchmarks.machine import facts, show
 from benchmarks.t2i import IDS, first_difference, header
 from dromaius.compat import transformers as compat
 from dromaius.compat.drawing import language_model
@@ -274,9 +273,7 @@ def main() -> int:
     if arguments.size % 8 or arguments.size < 32:
         parser.error(f"--size must be a multiple of 8 from 32 on, got {arguments.size}")
     result = measure(arguments)
-    if not arguments.json:
-        print(table(result), end="\n\n")
-    print(json.dumps(result))
+    show([result], table(result), arguments.json)
     return 0
 
 

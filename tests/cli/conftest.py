@@ -60,13 +60,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 @pytest.fixture
-def cli(
-    calls: Calls,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def in_process(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Cli:
-    """Runs a command line in this process, in an empty folder, with the fake model."""
+    """Runs a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Outcome:
@@ -77,6 +74,12 @@ def cli(
         return Outcome(code, out, err.decode())
 
     return run
+
+
+@pytest.fixture
+def cli(calls: Calls, in_process: Cli) -> Cli:
+    """Runs a command line in this process, in an empty folder, with the fake model."""
+    return in_process
 
 
 def command(*arguments: str, model: str = "fake") -> list[str]:

@@ -14,26 +14,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dromaius
-from dromaius.cli import main
 from tests.cli.conftest import CODES, Cli, Outcome
 
 
 @pytest.fixture
-def real(
-    checkpoint: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Cli:
+def real(checkpoint: Path, in_process: Cli) -> Cli:
     """Runs a verb in this process, in an empty folder, with the tiny checkpoint."""
-    monkeypatch.chdir(tmp_path)
 
     def run(verb: str, *arguments: str) -> Outcome:
-        capfdbinary.readouterr()
         model = [] if verb in ("info", "convert") else ["-m", str(checkpoint)]
-        code = main.run([verb, *arguments, *model])
-        out, err = capfdbinary.readouterr()
-        return Outcome(code, out, err.decode())
+        return in_process(verb, *arguments, *model)
 
     return run
 

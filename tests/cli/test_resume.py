@@ -11,26 +11,17 @@ from typing import Any
 
 import pytest
 
-from dromaius.cli import main, output
+from dromaius.cli import output
 from dromaius.pipelines.state import StateFile
 from tests.cli.conftest import Cli, Outcome, command, start
 
 
 @pytest.fixture
-def real(
-    checkpoint: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Cli:
+def real(checkpoint: Path, in_process: Cli) -> Cli:
     """Runs `dromaius image` in this process, in an empty folder, with the tiny checkpoint."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Outcome:
-        capfdbinary.readouterr()
-        code = main.run(["image", *arguments, "-m", str(checkpoint), "-q"])
-        out, err = capfdbinary.readouterr()
-        return Outcome(code, out, err.decode())
+        return in_process("image", *arguments, "-m", str(checkpoint), "-q")
 
     return run
 
