@@ -1,0 +1,1 @@
+"""The operations of `namespace` in other frameworks, imported when asked for."""
