@@ -50,7 +50,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing dromaius and its test tools into $(VENV) (some minutes the first time)" >&2
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,train]"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,jax,tensorflow,train]"
 	@touch $@ $(VENV)/installed
 
 # The first interpreter that is new enough and can make environments. Each is run, not just found:
