@@ -29,13 +29,45 @@ and files are ours. Values equal transformers 5.23's where that works. Where it 
 | tensors missing in the files | random weights, a log | CheckpointError |
 """
 
-from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
-from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
-from dromaius.compat.vision_encoder_decoder.processing import load_processor, load_tokenizer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
+    from dromaius.compat.vision_encoder_decoder.flax import FlaxVisionEncoderDecoderModel
+    from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
+    from dromaius.compat.vision_encoder_decoder.processing import load_processor, load_tokenizer
+    from dromaius.compat.vision_encoder_decoder.tensorflow import TFVisionEncoderDecoderModel
 
 __all__ = [
+    "FlaxVisionEncoderDecoderModel",
+    "TFVisionEncoderDecoderModel",
     "VisionEncoderDecoderConfig",
     "VisionEncoderDecoderModel",
     "load_processor",
     "load_tokenizer",
 ]
+
+_HOMES = {
+    "FlaxVisionEncoderDecoderModel": "flax",
+    "TFVisionEncoderDecoderModel": "tensorflow",
+    "VisionEncoderDecoderConfig": "configuration",
+    "VisionEncoderDecoderModel": "modeling",
+    "load_processor": "processing",
+    "load_tokenizer": "processing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name is imported when it is asked for: none needs another's framework."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

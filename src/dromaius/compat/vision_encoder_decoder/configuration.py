@@ -7,7 +7,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, GenerationConfi
 from transformers.configuration_utils import PreTrainedConfig
 
 from dromaius.errors import ConfigError
-from dromaius.models.vision_encoder_decoder import parts
+from dromaius.models.vision_encoder_decoder import configs
 
 TOKEN_IDS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 _NONE_UNLESS_SET = (*TOKEN_IDS, "vocab_size", "hidden_size")
@@ -40,9 +40,9 @@ class VisionEncoderDecoderConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         encoder = ViTConfig() if self.encoder is None else self.encoder
         decoder = BertConfig() if self.decoder is None else self.decoder
-        self.encoder = parts.encoder_config(_part_config(encoder, "encoder"))
-        self.decoder = parts.decoder_config(_part_config(decoder, "decoder"))
-        parts.memory_width(self.encoder, self.decoder)
+        self.encoder = configs.encoder_config(_part_config(encoder, "encoder"))
+        self.decoder = configs.decoder_config(_part_config(decoder, "decoder"))
+        configs.memory_width(self.encoder, self.decoder)
         self.tie_word_embeddings = False  # the decoder ties its own; the encoder has no words
         self.decoding = kwargs.pop("decoding", None) or {}
         for name in _DECODING & set(kwargs):
