@@ -1,0 +1,1 @@
+"""Pictures to text with a VisionEncoderDecoder: captions, text lines, pages."""
