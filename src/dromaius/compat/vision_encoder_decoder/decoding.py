@@ -1,5 +1,6 @@
 """`generate` with the right ids and lengths: what is set anywhere counts, the latest first."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,11 @@ from dromaius.compat.vision_encoder_decoder.configuration import (
     TOKEN_IDS,
     VisionEncoderDecoderConfig,
 )
+from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
+from dromaius.compat.vision_encoder_decoder.searching import write_texts
 from dromaius.errors import ContextError, InputError
 from dromaius.models.vision_encoder_decoder import parts
+from dromaius.models.vision_encoder_decoder.own_products import own_products
 
 _NEW_TOKENS = 20
 """transformers' length when none is given: so many tokens after the prompt."""
@@ -20,6 +24,14 @@ _NOT_THE_ENCODERS = frozenset(
     "self ** pixel_values return_dict output_attentions output_hidden_states".split()
 )
 """Arguments of an encoder's forward that `generate` deals with itself."""
+
+_THEIRS = (
+    "assistant_model prompt_lookup_num_tokens assistant_early_exit use_mtp custom_generate "
+    "penalty_alpha num_beam_groups constraints force_words_ids dola_layers guidance_scale "
+    "stop_strings past_key_values synced_gpus"
+).split()
+"""Settings that need transformers' own loops: other searches, a cache that was handed in."""
+_DECODER_ARGUMENTS = ("decoder_input_ids", "decoder_attention_mask", "decoder_start_token_id")
 
 
 class DecodingSettings:
@@ -105,10 +117,28 @@ class DecodingSettings:
         self.read_config()
         pixels = kwargs.pop("pixel_values", inputs)
         kwargs |= self._bounds(generation_config, kwargs)
-        if kwargs.get("assistant_model") is None:  # an assistant reads the pixels too
-            kwargs["encoder_outputs"] = self._encode_for(pixels, generation_config, kwargs)
-            pixels = None
-        return super().generate(pixels, generation_config, **kwargs)  # type: ignore[misc]  # a mixin
+        if kwargs.get("assistant_model") is not None:  # it reads the pixels too
+            return super().generate(pixels, generation_config, **kwargs)  # type: ignore[misc]  # a mixin
+        encoded = self._encode_for(pixels, generation_config, kwargs)
+        kwargs["encoder_outputs"] = encoded
+        if self._is_ours(generation_config, kwargs):
+            # transformers prepares ids, rules and lengths, and repeats for beams what it is given:
+            # without channels that costs nothing.
+            bare = encoded.last_hidden_state[..., :0]
+            kwargs["encoder_outputs"] = EncoderOutput(last_hidden_state=bare)
+            streamer = kwargs.get("streamer")
+            kwargs["custom_generate"] = partial(write_texts, encoded=encoded, streamer=streamer)
+        return super().generate(None, generation_config, **kwargs)  # type: ignore[misc]  # a mixin
+
+    def _is_ours(self, settings: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether our loop can write what is asked for."""
+        theirs = (_setting(name, kwargs, settings, self.generation_config) for name in _THEIRS)
+        if any(value not in (None, False, 0, 1) for value in theirs):
+            return False
+        return all(
+            name in _DECODER_ARGUMENTS or value is None or not name.startswith("decoder_")
+            for name, value in kwargs.items()
+        )
 
     def _encode_for(self, pixels: Any, settings: Any, kwargs: dict[str, Any]) -> Any:
         """Encodes the images; takes the encoder's own arguments out of `kwargs`."""
@@ -119,7 +149,8 @@ class DecodingSettings:
         options = {name: kwargs.pop(name) for name in known & set(kwargs)}
         for name in ("output_attentions", "output_hidden_states"):
             options[name] = bool(_setting(name, kwargs, settings, self.generation_config))
-        return model._encoded(pixels, given, mask, **options)
+        with own_products(model.encoder):
+            return model._encoded(pixels, given, mask, **options)
 
     def _bounds(self, generation_config: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments that cut the text to the decoder's positions; none where it fits."""

@@ -132,11 +132,7 @@ class VisionEncoderDecoder(nn.Module):
 
         Raises InputError for a mask that does not fit the memory or an id outside the vocabulary.
         """
-        if mask is not None and mask.shape != memory.shape[:2]:
-            raise InputError(
-                f"encoder_attention_mask has shape {tuple(mask.shape)}; the images have "
-                f"{tuple(memory.shape[:2])} (batch, tokens)"
-            )
+        check_mask(mask, memory)
         ids = options.get("input_ids")
         if ids is not None:
             self.check_ids(ids, "decoder_input_ids")
@@ -168,6 +164,15 @@ class VisionEncoderDecoder(nn.Module):
         """pixels [B, C, H, W], ids [B, T] -> logits [B, T, V]."""
         encoded = self.encode(pixel_values)
         return self.decode(encoded.memory, encoded.mask, input_ids=ids, use_cache=False).logits
+
+
+def check_mask(mask: Tensor | None, memory: Tensor) -> None:
+    """Raises InputError for a mask that does not fit memory [B, S, M]."""
+    if mask is not None and mask.shape != memory.shape[:2]:
+        raise InputError(
+            f"encoder_attention_mask has shape {tuple(mask.shape)}; the images have "
+            f"{tuple(memory.shape[:2])} (batch, tokens)"
+        )
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
