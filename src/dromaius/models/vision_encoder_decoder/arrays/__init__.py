@@ -36,3 +36,48 @@ Shapes: B images, S image tokens, E encoder channels, T text tokens, V vocabular
 
 The forward has no dropout: it is the evaluation mode of PyTorch's, in training too.
 """
+
+from dromaius.models.vision_encoder_decoder.arrays.generate import Generated, generate
+from dromaius.models.vision_encoder_decoder.arrays.model import (
+    IGNORED,
+    decode,
+    encode,
+    forward,
+    loss,
+    shift_right,
+)
+from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace, namespace
+from dromaius.models.vision_encoder_decoder.arrays.params import (
+    check,
+    flat,
+    load,
+    new,
+    place,
+    save,
+    tensors,
+    tree,
+)
+from dromaius.models.vision_encoder_decoder.arrays.settings import Settings
+
+__all__ = [
+    "IGNORED",
+    "Array",
+    "Generated",
+    "Namespace",
+    "Settings",
+    "check",
+    "decode",
+    "encode",
+    "flat",
+    "forward",
+    "generate",
+    "load",
+    "loss",
+    "namespace",
+    "new",
+    "place",
+    "save",
+    "shift_right",
+    "tensors",
+    "tree",
+]

@@ -7,6 +7,7 @@ Shapes are always known: under `tf.function` give inputs of full static shape.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -191,6 +192,7 @@ class Namespace:
         return function
 
 
+@functools.cache
 def namespace(name: str) -> Namespace:
     """The operations of "numpy", "jax" or "tensorflow".
 

@@ -1,0 +1,1 @@
+"""Pictures to tokens. Each module: `encode(xp, config, w, pixels)`, `tensors(config)`."""
