@@ -58,10 +58,11 @@ def logits(
     x = x + _places(xp, config, body, ids, view)
     if "layernorm_embedding.weight" in body:
         x = norm(xp, body / "layernorm_embedding", x, _EPSILON)
-    known = []
+    x, known = xp.note(x), []
     for i in range(config["decoder_layers"]):
         cached = None if cache is None else cache[i]
         x, new = _layer(xp, config, body / "layers" / i, x, view, picture[i], cached)
+        x = xp.note(x)
         known.append(new)
     if _before(config):
         x = norm(xp, body / "layer_norm", x, _EPSILON)

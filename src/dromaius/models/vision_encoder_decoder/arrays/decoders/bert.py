@@ -49,11 +49,12 @@ def logits(
 ) -> tuple[Array, Cache]:
     """ids [B, T] -> logits [B, T, V] and the cache."""
     body = w / _body(config)
-    x = _embed(xp, config, body / "embeddings", ids, view)
+    x = xp.note(_embed(xp, config, body / "embeddings", ids, view))
     known = []
     for i in range(config["num_hidden_layers"]):
         cached = None if cache is None else cache[i]
         x, new = _layer(xp, config, body / "encoder" / "layer" / i, x, view, picture[i], cached)
+        x = xp.note(x)
         known.append(new)
     return _head(xp, config, w, x), tuple(known)
 

@@ -48,10 +48,11 @@ def logits(
     body = w / "transformer"
     places = view.start + xp.arange(xp.shape(ids)[1])
     x = xp.take(body["wte.weight"], ids) + xp.take(body["wpe.weight"], places)
-    known = []
+    x, known = xp.note(x), []
     for i in range(config["n_layer"]):
         cached = None if cache is None else cache[i]
         x, new = _layer(xp, config, body / "h" / i, x, view, picture[i], cached, _scale(config, i))
+        x = xp.note(x)
         known.append(new)
     x = norm(xp, body / "ln_f", x, config["layer_norm_epsilon"])
     tied = {"weight": body["wte.weight"]}

@@ -34,6 +34,7 @@ def encode(xp: Namespace, config: Config, w: Weights, pixels: Array) -> Array:
     """pixels [B, C, H, W] -> tokens [B, S, D]; each stage but the last halves the grid."""
     check_pixels(xp, config, pixels)
     x, grid = _embed(xp, config, w / "embeddings", pixels)
+    x = xp.note(x)
     for stage, depth in enumerate(config["depths"]):
         inner = w / "encoder" / "layers" / stage
         for i in range(depth):
@@ -42,6 +43,7 @@ def encode(xp: Namespace, config: Config, w: Weights, pixels: Array) -> Array:
             x = _block(xp, config, inner / "blocks" / i, x, grid, count, shift)
         if stage < len(config["depths"]) - 1:
             x, grid = _merge(xp, inner / "downsample", x, grid)
+        x = xp.note(x)
     return norm(xp, w / "layernorm", x, config["layer_norm_eps"]) if _has_norm(config) else x
 
 

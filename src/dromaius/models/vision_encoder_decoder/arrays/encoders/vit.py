@@ -34,10 +34,10 @@ def encode(xp: Namespace, config: Config, w: Weights, pixels: Array) -> Array:
     Raises InputError for pictures of another size than the model's.
     """
     check_pixels(xp, config, pixels)
-    x = _embed(xp, config, w / "embeddings", pixels)
+    x = xp.note(_embed(xp, config, w / "embeddings", pixels))
     bias = _position_bias(xp, config, w / "encoder")  # of all layers, in some BEiT
     for i in range(config["num_hidden_layers"]):
-        x = _layer(xp, config, w / "encoder" / "layer" / i, x, bias)
+        x = xp.note(_layer(xp, config, w / "encoder" / "layer" / i, x, bias))
     if config.get("use_mean_pooling"):
         return x  # BEiT normalises its mean instead, which no decoder reads
     return norm(xp, w / "layernorm", x, config["layer_norm_eps"])
