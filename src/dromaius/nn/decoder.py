@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dromaius.nn.attention import Attend, Attention, LayerCache, sdpa
+from dromaius.nn.kernels.layer import step
 from dromaius.nn.mlp import GatedMLP
 from dromaius.nn.norm import RMSNorm
 from dromaius.nn.rope import RopeParameters, RotaryEmbedding
@@ -77,6 +78,8 @@ class DecoderLayer(nn.Module):
         cache: LayerCache | None = None,
         attend: Attend = sdpa,
     ) -> Tensor:
+        if attend is sdpa and (y := step(self, x, rope, mask, cache)) is not None:
+            return y
         x = x + self._drop(self.self_attn(self.input_layernorm(x), rope, mask, cache, attend))
         return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
 

@@ -27,6 +27,8 @@ _ARGUMENTS = {
     "rotate": [_POINTER] * 4 + [_NUMBER] + [_POINTER] * 2,
     "keep": [_POINTER] * 6,
     "attend": [_POINTER] * 10 + [_REAL, _FLAG],
+    "gate": [_POINTER] * 3 + [_NUMBER],
+    "add": [_POINTER] * 3 + [_NUMBER],
 }
 
 
@@ -115,6 +117,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         torch.get_num_threads(),
     )
     return y.transpose(1, 2)
+
+
+def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, of any shape that both have."""
+    gate, up = gate.contiguous(), up.contiguous()
+    y = torch.empty_like(gate)
+    _kernel("gate", gate.dtype)(gate.data_ptr(), up.data_ptr(), y.data_ptr(), y.numel())
+    return y
+
+
+def address(name: str, dtype: torch.dtype) -> int:
+    """Where a kernel lies, for a kernel that calls it; only where `applies` is True."""
+    return ctypes.cast(_kernel(name, dtype), ctypes.c_void_p).value or 0
 
 
 def _dense(x: Tensor) -> Tensor:

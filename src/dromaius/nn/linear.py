@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dromaius.nn import quantized
 from dromaius.nn.kernels import library
-from dromaius.nn.quantized import Outputs
+from dromaius.nn.quantized import Outputs, QuantizedLinear
 
 MOST_ROWS = 16
 """Above this many rows a product is no longer bound by reading the weight."""
@@ -76,13 +77,18 @@ def many_rows(x: Tensor, weight: Tensor) -> bool:
 
 
 def together(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """What each layer makes of x [...,I]: [...,O] each, in one call where all are plain `Linear`s.
+    """What each layer makes of x [...,I]: [...,O] each.
 
-    A pass over few rows hands its threads the weights of all layers as if they were one matrix.
+    One call where all are plain `Linear`s, or all in few bits: a pass over few rows hands its
+    threads the weights of all layers as if they were one matrix.
     """
-    plain = [layer for layer in layers if type(layer) is Linear and not _hooked(layer)]
+    alike = not any(map(_hooked, layers))
+    plain = [layer for layer in layers if alike and type(layer) is Linear]
     if len(plain) == len(layers) and all(applies(x, layer.weight) for layer in plain):
         return products(x, [(layer.weight, layer.bias) for layer in plain])
+    packed = [layer for layer in layers if alike and type(layer) is QuantizedLinear]
+    if len(packed) == len(layers) and quantized.few(x):
+        return quantized.products(x, [(p.weight.stored(), p.weight.form, p.bias) for p in packed])
     return [layer(x) for layer in layers]
 
 
@@ -118,6 +124,11 @@ def products(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]]) -> list[
         torch.get_num_threads(),
     )
     return made
+
+
+def address(dtype: torch.dtype) -> int:
+    """Where the kernel lies, for a kernel that calls it; only where `applies` is True."""
+    return ctypes.cast(_kernel(dtype), ctypes.c_void_p).value or 0
 
 
 @cache

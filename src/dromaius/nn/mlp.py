@@ -6,6 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dromaius.nn import few_tokens
 from dromaius.nn.linear import Linear, together
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,4 +30,6 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = together(x, self.gate_proj, self.up_proj)
+        if self.act is F.silu and few_tokens.applies(gate, up):
+            return self.down_proj(few_tokens.silu_gate(gate, up))
         return self.down_proj(self.act(gate) * up)

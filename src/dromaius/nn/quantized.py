@@ -11,7 +11,7 @@ Legend: O outputs, I inputs, R rows of x.
 import ctypes
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -96,10 +96,9 @@ class Outputs:
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [...,I] -> [...,stop - start]."""
-        few = x.numel() <= MOST_ROWS * x.shape[-1]
-        if x.is_meta and few:
+        if x.is_meta and x.numel() <= MOST_ROWS * x.shape[-1]:
             return x.new_empty(*x.shape[:-1], self.stop - self.start)
-        if few and x.numel() and applies(x):
+        if few(x):
             part = self.weight.stored(slice(self.start, self.stop))
             return few_rows(x, part, self.weight.form, bias)
         rows = max(1, BLOCKS.get(x.device.type, BLOCKS["cpu"]) // x.shape[-1])
@@ -200,6 +199,20 @@ def applies(x: Tensor) -> bool:
     )
 
 
+Stored = tuple[Mapping[str, Tensor], Form, Tensor | None]
+"""What is stored of some rows of a matrix, how, and a bias."""
+
+
+def few(x: Tensor) -> bool:
+    """Whether it shall: there are few of them."""
+    return 0 < x.numel() <= MOST_ROWS * x.shape[-1] and applies(x)
+
+
+def address() -> int:
+    """Where the kernel lies, for a kernel that calls it; only where `applies` is True."""
+    return ctypes.cast(kernels().quantized_products, ctypes.c_void_p).value or 0
+
+
 def few_rows(
     x: Tensor, stored: Mapping[str, Tensor], form: Form, bias: Tensor | None = None
 ) -> Tensor:
@@ -209,25 +222,39 @@ def few_rows(
     A row's result depends neither on the other rows nor on the number of threads.
     DROMAIUS_KERNELS=plain takes the form for any processor instead of the one with AVX-512.
     """
+    return products(x, [(stored, form, bias)])[0]
+
+
+def products(x: Tensor, matrices: Sequence[Stored]) -> list[Tensor]:
+    """`few_rows` with each: threads share out all as if they were one matrix."""
     found, inputs = kernels(), x.shape[-1]
     assert found is not None  # see `applies`
-    x = x.contiguous()
-    y = x.new_empty(*x.shape[:-1], len(stored["packed"]))
-    found.quantized_product(
-        KINDS.index(form.kind),
+    x, biases = x.contiguous(), [_bias(bias, x) for _, _, bias in matrices]
+    made = [x.new_empty(*x.shape[:-1], len(stored["packed"])) for stored, _, _ in matrices]
+    numbers: list[int] = []  # `Packed` of quantized.cpp, one behind the other
+    for (stored, form, _), bias, y in zip(matrices, biases, made, strict=True):
+        places = *_pointers(stored), 0 if bias is None else bias.data_ptr(), y.data_ptr()
+        numbers += (*places, y.shape[-1], form.group, KINDS.index(form.kind))
+    found.quantized_products(
         _WIDE[x.dtype],
         x.data_ptr(),
-        *_pointers(stored),
-        None if bias is None else bias.to(x.dtype).contiguous().data_ptr(),
-        y.data_ptr(),
+        (ctypes.c_int64 * len(numbers))(*numbers),
+        len(matrices),
         x.numel() // inputs,
         inputs,
-        y.shape[-1],
-        form.group,
         torch.get_num_threads(),
-        os.environ.get("DROMAIUS_KERNELS") == "plain",
+        plain(),
     )
-    return y
+    return made
+
+
+def plain() -> bool:
+    """Whether the form for any processor is asked for."""
+    return os.environ.get("DROMAIUS_KERNELS") == "plain"
+
+
+def _bias(bias: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(x.dtype).contiguous()
 
 
 def _write_out(stored: Mapping[str, Tensor], form: Form, inputs: int, dtype: torch.dtype) -> Tensor:
@@ -254,15 +281,15 @@ def kernels() -> Any:
     if found is None:
         return None
     flag, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
-    found.quantized_product.argtypes = [flag] * 2 + [pointer] * 6 + [number] * 4 + [flag] * 2
+    found.quantized_products.argtypes = [flag] + [pointer] * 2 + [number] * 3 + [flag] * 2
     found.quantized_write_out.argtypes = [flag] * 2 + [pointer] * 4 + [number] * 3 + [flag]
-    found.quantized_product.restype = found.quantized_write_out.restype = None
+    found.quantized_products.restype = found.quantized_write_out.restype = None
     return found
 
 
-def _pointers(stored: Mapping[str, Tensor]) -> list[int | None]:
+def _pointers(stored: Mapping[str, Tensor]) -> list[int]:
     tensors = (stored.get(name) for name in ("packed", "scales", "lows"))
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def _rows(tensor: Tensor, rows: Any) -> Tensor:

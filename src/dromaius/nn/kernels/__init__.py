@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from dromaius.files import atomic_path
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
-TIMEOUT = 120
-"""Seconds after which a compiler is given up."""
+TIMEOUT = 300
+"""Seconds after which a compiler is given up; it takes a few, but a busy machine may starve it."""
 
 
 @cache
@@ -42,7 +43,13 @@ def library(name: str) -> ctypes.CDLL | None:
             _build(compiler[0], source, built)
         # torch is loaded by now, so that the name libgomp means its OpenMP and its threads.
         return ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error).splitlines()[0].replace(str(source), source.name)
+        warnings.warn(
+            f"{source.name}: no kernels, PyTorch does their work more slowly ({reason})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
 
 

@@ -1,5 +1,5 @@
 // What stands between the products of a decoder layer, for the few tokens of a decoding step: norm,
-// rotation, cache, attention. Each is small; what is saved are dozens of calls and passes.
+// rotation, cache, attention, gate, sum. Each is small; what is saved are dozens of calls and passes.
 //
 // Plain loops that any compiler turns into vectors; numbers are float32 between loading and storing,
 // so that a bfloat16 result is rounded once. A row's result does not depend on the rows beside it.
@@ -154,6 +154,25 @@ void attend_all(const T* q, const int64_t* qs, const T* k, const int64_t* ks, co
     }
 }
 
+// y = silu(gate) * up, element by element.
+template <typename T>
+void gate(const T* gate, const T* up, T* y, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+        const float x = load(gate + i);
+        T opened;  // rounded before the product, as LLaMA's is
+        store(&opened, x / (1.0f + exponential(-x)));
+        store(y + i, load(&opened) * load(up + i));
+    }
+}
+
+// y = a + b, element by element.
+template <typename T>
+void add(const T* a, const T* b, T* y, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) store(y + i, load(a + i) + load(b + i));
+}
+
 }  // namespace
 
 #define KERNELS(name, T)                                                                          \
@@ -173,7 +192,11 @@ void attend_all(const T* q, const int64_t* qs, const T* k, const int64_t* ks, co
                        const int64_t* vs, const bool* mask, const int64_t* ms, T* y,              \
                        const int64_t* shape, float scale, int threads) {                          \
         attend_all(q, qs, k, ks, v, vs, mask, ms, y, shape, scale, threads);                      \
-    }
+    }                                                                                             \
+    void gate_##name(const T* closed, const T* up, T* y, int64_t count) {                         \
+        gate(closed, up, y, count);                                                               \
+    }                                                                                             \
+    void add_##name(const T* a, const T* b, T* y, int64_t count) { add(a, b, y, count); }
 
 extern "C" {
 KERNELS(float32, float)

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "numbers.h"
+#include "share.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -279,8 +280,9 @@ void wide_sums(const typename Numbers::element* x, int64_t rows, const Matrix& w
 // filled up with zeros. Rows whose length is a power of two would else push each other out of the
 // nearest cache.
 template <typename Element, typename T>
-std::vector<Element> interleave(const T* x, int64_t rows, int64_t in) {
-    std::vector<Element> made(size_t(rows * padded(in)), Element(0));
+const std::vector<Element>& interleave(const T* x, int64_t rows, int64_t in) {
+    static thread_local std::vector<Element> made;  // its memory is kept from call to call
+    made.assign(size_t(rows * padded(in)), Element(0));
     Element* to = made.data();
     for (int64_t group = 0; group < rows; group += TOGETHER) {
         const int64_t last = rows - group < TOGETHER ? rows : group + TOGETHER;
@@ -326,45 +328,82 @@ void plain_sums(const float* x, int64_t rows, const Matrix& w, int64_t first, in
     }
 }
 
-// `sums_of(first output, count, sums)` for all outputs, shared out to the threads; then bias and y.
+// One matrix, what is added to its product, and where the product goes: y [rows, out].
+template <typename T>
+struct Product {
+    Matrix w;
+    const T* bias;
+    T* y;
+    int64_t kind;
+};
+
+// `sums_of(product, first output, count, sums)` for all outputs of all products, shared out to the
+// threads as if they were those of one; then bias and y.
 template <typename T, typename Sums>
-void shared_out(const Matrix& w, const T* bias, T* y, int64_t rows, int threads, Sums sums_of) {
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> sums(size_t(rows * CHUNK));
-#pragma omp for schedule(static)
-        for (int64_t start = 0; start < w.out; start += CHUNK) {
-            const int64_t count = w.out - start < CHUNK ? w.out - start : CHUNK;
-            sums_of(start, count, sums.data());
-            for (int64_t r = 0; r < rows; ++r)
-                for (int64_t o = 0; o < count; ++o) {
-                    float sum = sums[size_t(r * CHUNK + o)];
-                    if (bias) sum += load(bias + start + o);
-                    store(y + r * w.out + start + o, sum);
-                }
-        }
+void shared_out(const std::vector<Product<T>>& products, int64_t rows, int threads, Sums sums_of) {
+    int64_t parts = 0;
+    for (const auto& p : products) parts += (p.w.out + CHUNK - 1) / CHUNK;
+    share_out(parts, threads, [&](int64_t place) {
+        const Product<T>* p = products.data();
+        for (; place >= (p->w.out + CHUNK - 1) / CHUNK; ++p) place -= (p->w.out + CHUNK - 1) / CHUNK;
+        const int64_t start = place * CHUNK;
+        const int64_t count = p->w.out - start < CHUNK ? p->w.out - start : CHUNK;
+        static thread_local std::vector<float> sums;  // its memory is kept from call to call
+        sums.resize(size_t(rows * CHUNK));
+        sums_of(*p, start, count, sums.data());
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t o = 0; o < count; ++o) {
+                float sum = sums[size_t(r * CHUNK + o)];
+                if (p->bias) sum += load(p->bias + start + o);
+                store(p->y + r * p->w.out + start + o, sum);
+            }
+    });
+}
+
+#if WIDE
+template <typename Numbers>
+void wide_sums_of(int64_t kind, const typename Numbers::element* x, int64_t rows, const Matrix& w,
+                  int64_t first, int64_t count, float* sums) {
+    switch (kind) {
+        case 0: wide_sums<Numbers, Int8>(x, rows, w, first, count, sums); break;
+        case 1: wide_sums<Numbers, Int4>(x, rows, w, first, count, sums); break;
+        case 2: wide_sums<Numbers, Float8>(x, rows, w, first, count, sums); break;
+    }
+}
+#endif
+
+void plain_sums_of(int64_t kind, const float* x, int64_t rows, const Matrix& w, int64_t first,
+                   int64_t count, float* sums) {
+    switch (kind) {
+        case 0: plain_sums<Int8>(x, rows, w, first, count, sums); break;
+        case 1: plain_sums<Int4>(x, rows, w, first, count, sums); break;
+        case 2: plain_sums<Float8>(x, rows, w, first, count, sums); break;
     }
 }
 
-template <typename Kind, typename T>
-void product(const T* x, const Matrix& w, const T* bias, T* y, int64_t rows, int threads,
-             bool plain) {
+template <typename T>
+void multiply(const T* x, const std::vector<Product<T>>& products, int64_t rows, int64_t in,
+              int threads, bool plain) {
 #if DOTS
     if (std::is_same_v<T, uint16_t> && !plain) {
-        const auto numbers = interleave<uint16_t>(x, rows, w.in);
-        shared_out(w, bias, y, rows, threads, [&](int64_t first, int64_t count, float* sums) {
-            wide_sums<BFloats, Kind>(numbers.data(), rows, w, first, count, sums);
-        });
+        const auto& numbers = interleave<uint16_t>(x, rows, in);
+        shared_out(products, rows, threads,
+                   [&](const Product<T>& p, int64_t first, int64_t count, float* sums) {
+                       wide_sums_of<BFloats>(p.kind, numbers.data(), rows, p.w, first, count, sums);
+                   });
         return;
     }
 #endif
-    const auto numbers = interleave<float>(x, rows, w.in);
-    shared_out(w, bias, y, rows, threads, [&](int64_t first, int64_t count, float* sums) {
+    const auto& numbers = interleave<float>(x, rows, in);
+    shared_out(products, rows, threads,
+               [&](const Product<T>& p, int64_t first, int64_t count, float* sums) {
 #if WIDE
-        if (!plain) return wide_sums<Floats, Kind>(numbers.data(), rows, w, first, count, sums);
+                   if (!plain)
+                       return wide_sums_of<Floats>(p.kind, numbers.data(), rows, p.w, first, count,
+                                                   sums);
 #endif
-        plain_sums<Kind>(numbers.data(), rows, w, first, count, sums);
-    });
+                   plain_sums_of(p.kind, numbers.data(), rows, p.w, first, count, sums);
+               });
     (void)plain;
 }
 
@@ -391,16 +430,6 @@ void write_out(const Matrix& w, T* y, int threads) {
 }
 
 template <typename T>
-void any_product(int kind, const T* x, const Matrix& w, const T* bias, T* y, int64_t rows,
-                 int threads, bool plain) {
-    switch (kind) {
-        case 0: product<Int8, T>(x, w, bias, y, rows, threads, plain); break;
-        case 1: product<Int4, T>(x, w, bias, y, rows, threads, plain); break;
-        case 2: product<Float8, T>(x, w, bias, y, rows, threads, plain); break;
-    }
-}
-
-template <typename T>
 void any_write_out(int kind, const Matrix& w, T* y, int threads) {
     switch (kind) {
         case 0: write_out<Int8, T>(w, y, threads); break;
@@ -414,21 +443,37 @@ inline Matrix matrix(const uint8_t* packed, const uint16_t* scales, const uint16
     return {packed, scales, lows, in, out, group ? group : padded(in)};
 }
 
+// A matrix as the caller gives it; bias and y in the dtype of x.
+struct Packed {
+    const uint8_t* packed;
+    const uint16_t *scales, *lows;
+    const void* bias;
+    void* y;
+    int64_t out, group, kind;  // kind: 0 int8, 1 int4, 2 fp8
+};
+
+template <typename T>
+void any_products(const T* x, const Packed* matrices, int64_t count, int64_t rows, int64_t in,
+                  int threads, bool plain) {
+    static thread_local std::vector<Product<T>> products;
+    products.clear();
+    for (const Packed* m = matrices; m < matrices + count; ++m)
+        products.push_back({matrix(m->packed, m->scales, m->lows, in, m->out, m->group),
+                            (const T*)m->bias, (T*)m->y, m->kind});
+    multiply(x, products, rows, in, threads, plain);
+}
+
 }  // namespace
 
 extern "C" {
 
-// kind: 0 int8, 1 int4, 2 fp8; wide: x, bias and y are float32, else bfloat16.
-void quantized_product(int kind, int wide, const void* x, const uint8_t* packed,
-                       const uint16_t* scales, const uint16_t* lows, const void* bias, void* y,
-                       int64_t rows, int64_t in, int64_t out, int64_t group, int threads,
-                       int plain) {
-    const Matrix w = matrix(packed, scales, lows, in, out, group);
+// Several matrices with the same x. wide: x, biases and results are float32, else bfloat16.
+void quantized_products(int wide, const void* x, const Packed* matrices, int64_t count,
+                        int64_t rows, int64_t in, int threads, int plain) {
     if (wide)
-        any_product(kind, (const float*)x, w, (const float*)bias, (float*)y, rows, threads, plain);
+        any_products((const float*)x, matrices, count, rows, in, threads, plain);
     else
-        any_product(kind, (const uint16_t*)x, w, (const uint16_t*)bias, (uint16_t*)y, rows,
-                    threads, plain);
+        any_products((const uint16_t*)x, matrices, count, rows, in, threads, plain);
 }
 
 void quantized_write_out(int kind, int wide, const uint8_t* packed, const uint16_t* scales,
