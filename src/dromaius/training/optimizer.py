@@ -99,9 +99,17 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(average, momentum)
 
 
+_HEADS = ("lm_head", "output_projection", "predictions.decoder")
+"""Ends of the names of output heads, often tied to the embeddings."""
+
+
 def is_matrix(name: str, module: nn.Module) -> bool:
-    """Whether a module's weight is Muon's: linear and convolution layers, not the output head."""
-    return isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and name != "lm_head"
+    """Whether a module's weight is Muon's: linear and convolution layers, not the output head.
+
+    transformers' Conv1D (GPT2) is a linear layer whose weight lies the other way round.
+    """
+    linear = isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d))
+    return (linear or type(module).__name__ == "Conv1D") and not name.endswith(_HEADS)
 
 
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:

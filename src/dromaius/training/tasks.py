@@ -20,6 +20,13 @@ from dromaius.training.language_model import (
 from dromaius.training.loop import LoopSettings, Task
 from dromaius.training.optimizer import OptimizerSettings
 from dromaius.training.recipe import read_sections
+from dromaius.training.vision_encoder_decoder.settings import (
+    AugmentationSettings,
+    FolderSettings,
+    ModelSettings,
+    TextDataSettings,
+    TextObjectiveSettings,
+)
 from dromaius.training.vision_tokenizer import ObjectiveSettings, VisionTokenizerTask
 
 
@@ -50,6 +57,16 @@ TABLES: dict[str, dict[str, type[Section]]] = {
         "export": ExportSettings,
         "start": StartSettings,
         "samples": PromptList,
+    },
+    "vision_encoder_decoder": {
+        "loop": LoopSettings,
+        "optimizer": OptimizerSettings,
+        "model": ModelSettings,
+        "objective": TextObjectiveSettings,
+        "data": TextDataSettings,
+        "heldout": TextDataSettings,
+        "augmentation": AugmentationSettings,
+        "export": FolderSettings,
     },
 }
 """The tables of each task's recipe."""
@@ -90,9 +107,30 @@ def language_model(recipe: dict[str, Any]) -> Plan:
     return Plan(task, p["loop"], p["optimizer"])
 
 
+def vision_encoder_decoder(recipe: dict[str, Any]) -> Plan:
+    """Pictures in, their texts out."""
+    from dromaius.training.vision_encoder_decoder.task import VisionEncoderDecoderTask
+
+    tables = TABLES["vision_encoder_decoder"]
+    p = read_sections(recipe, tables, optional=("augmentation", "export"))
+    loop = p["loop"]
+    task = VisionEncoderDecoderTask(
+        p["model"],
+        p["objective"],
+        p["data"],
+        p["heldout"],
+        p.get("augmentation", AugmentationSettings()),
+        p.get("export", FolderSettings()),
+        loop.seed,
+        loop.accumulate,
+    )
+    return Plan(task, loop, p["optimizer"])
+
+
 TASKS: dict[str, Callable[[dict[str, Any]], Plan]] = {
     "vision_tokenizer": vision_tokenizer,
     "language_model": language_model,
+    "vision_encoder_decoder": vision_encoder_decoder,
 }
 
 

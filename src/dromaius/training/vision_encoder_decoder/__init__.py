@@ -1,0 +1,1 @@
+"""Training of a VisionEncoderDecoder: pictures in, their texts out."""
