@@ -2,9 +2,9 @@
 
     python recipes/reader/build_data.py                      # runs/reader/data, minutes
 
-train.safetensors: lines in the families for training. heldout.safetensors: other families, other
-words, nothing of it in training. known_fonts.safetensors: the held-out texts in training's families,
-to tell what the fonts cost. data.json: counts, families with their licences, checksums.
+train.safetensors: lines in the families for training. heldout.safetensors: other families and other
+words, nothing of it in training. known_fonts.safetensors: other words in training's families, to
+tell what the fonts cost. data.json: counts, families with their licences, checksums.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fonts import CACHE, DownloadError, Face, faces, families, registry
-from lines import HEIGHT, WIDTH, Layout, draw_line, random_layout
-from texts import Writer, words
 
 from dromaius.data.text_pictures import write_text_pictures
 from dromaius.files import write_text
+from fonts import CACHE, DownloadError, Face, faces, families, registry
+from lines import HEIGHT, WIDTH, Layout, draw_line, random_layout
+from texts import Writer, words
 
 
 def clean_layout(draw: Random) -> Layout:

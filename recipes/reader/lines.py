@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from fonts import Face
 from PIL import Image, ImageDraw
+
+from fonts import Face
 
 HEIGHT, WIDTH = 32, 256
 _DRAWN = 40

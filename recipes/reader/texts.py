@@ -98,8 +98,10 @@ class Writer:
     def _address(self, draw: Random, longest: int) -> str:
         a, b = draw.choice(self.short), draw.choice(self.short)
         domain = draw.choice(DOMAINS)
-        forms = (f"{a}@{b}.{domain}", f"www.{a}.{domain}", f"http://{b}.{domain}/{a}",
-                 f"{a}_{b}", f"C:\\{a}\\{b}", f"/{a}/{b}.txt", f"{a}={b}&", f"{a}|{b}", f"`{a}`")  # fmt: skip
+        forms = (
+            f"{a}@{b}.{domain}", f"www.{a}.{domain}", f"http://{b}.{domain}/{a}", f"{a}_{b}",
+            f"C:\\{a}\\{b}", f"/{a}/{b}.txt", f"{a}={b}&", f"{a}|{b}", f"`{a}`",
+        )  # fmt: skip
         return draw.choice(forms)
 
     def _noise(self, draw: Random, longest: int) -> str:

@@ -127,8 +127,9 @@ class ListedPictures:
 def fitted(image: Image.Image, height: int, width: int, fit: str = "pad") -> Image.Image:
     """An RGB picture in the model's size.
 
-    "stretch" changes its shape, as transformers' ViTImageProcessor does. "pad" keeps it: the picture
-    fills height or width and stands on the left above its own background, the median of its border.
+    "stretch" changes its shape, as transformers' ViTImageProcessor does. "pad" keeps it: the
+    picture fills height or width, from the upper left corner on, and the rest has the colour of its
+    border (the median).
     """
     if image.size == (width, height):
         return image

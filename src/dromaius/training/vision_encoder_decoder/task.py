@@ -5,7 +5,6 @@ Legend: B batch, T text tokens, S image tokens, V vocabulary.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
