@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from dromaius.pipelines.emu3 import Emu3
+    from dromaius.pipelines.reading.image_to_text import ImageToText
 
 __all__ = ["__version__", "load"]
 
@@ -26,19 +27,22 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     memory: str = "resident",
-) -> Emu3:
-    """Load a model that draws pictures and answers questions about them.
+) -> Emu3 | ImageToText:
+    """Load a model: one that draws pictures and answers questions, or one that describes or reads.
 
     ```python
     model = dromaius.load("nano")
     image = model.generate_image("a red apple", seed=7)
     model.answer(image, "What is in the image?")
+    reader = dromaius.load("nano-reader")
+    reader.read("line.png").text
     ```
 
     Args:
-        source: `"nano"` (the model inside this package), a folder, or a hub id. The layout is
-            recognised: that of the BAAI repositories (`"BAAI/Emu3-Gen"`), transformers' composite
-            one (`"Emu3-community/Emu3-Chat-hf"`), or our own. Code in a checkpoint is never run.
+        source: `"nano"`, `"nano-reader"` or `"nano-captioner"` (the models inside this package), a
+            folder, or a hub id. The layout is recognised: that of the BAAI repositories
+            (`"BAAI/Emu3-Gen"`), transformers' composite one (`"Emu3-community/Emu3-Chat-hf"`), our
+            own, or a VisionEncoderDecoder of any framework. Code in a checkpoint is never run.
         vision_tokenizer: folder or hub id of the vision tokenizer. Only the BAAI layout keeps it
             apart from the language model, as `"BAAI/Emu3-VisionTokenizer"`.
         device: where the model lives; None is the first GPU, or the CPU where there is none.
@@ -52,8 +56,9 @@ def load(
             (see `dromaius plan`). Pictures and answers are the same in each.
 
     Returns:
-        The model, frozen and in evaluation mode, with `language_model`, `vision_tokenizer`,
-        `tokenizer`, `vocabulary` and `config` as its parts.
+        The model, frozen and in evaluation mode. Of the Emu3 family: an `Emu3` with
+        `language_model`, `vision_tokenizer`, `tokenizer`, `vocabulary` and `config` as its parts.
+        Of a VisionEncoderDecoder: an `ImageToText` with `caption` and `read`.
 
     Raises:
         dromaius.errors.CheckpointError: a file is absent, or a tensor is missing, unexpected or of

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from dromaius.pipelines.emu3 import Emu3
+    from dromaius.pipelines.reading.image_to_text import ImageToText
 
 
 def printable(text: str) -> str:
@@ -90,7 +91,37 @@ def load_model(
     quiet: bool = False,
     memory: str = "resident",
 ) -> "Emu3":
-    """`dromaius.load` with a sign of life on a terminal."""
+    """An Emu3 model by `dromaius.load`, with a sign of life on a terminal."""
+    model: Any = _load(source, quiet, vision_tokenizer, device=device, dtype=dtype, memory=memory)
+    if is_image_to_text(model):
+        raise InputError(
+            f"{source} is a VisionEncoderDecoder: it describes and reads pictures (dromaius "
+            "caption, dromaius read); this verb is for Emu3 models"
+        )
+    if dtype == "auto" and not quiet:
+        remark(f"dtype: {str(model.dtype).removeprefix('torch.')}")
+    if memory == "auto" and not quiet:
+        remark(f"memory: {model.memory}")
+    return model
+
+
+def load_any(
+    source: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    quiet: bool = False,
+    vision_tokenizer: str | None = None,
+) -> "Emu3 | ImageToText":
+    """A model of any family by `dromaius.load`, with a sign of life on a terminal."""
+    return _load(source, quiet, vision_tokenizer, device=device, dtype=dtype)
+
+
+def is_image_to_text(model: object) -> bool:
+    """Whether a loaded model is a VisionEncoderDecoder; looking at its class would import torch."""
+    return hasattr(model, "read")
+
+
+def _load(source: str, quiet: bool, vision_tokenizer: str | None, **given: Any) -> Any:
     import dromaius
     from dromaius.io import hub
 
@@ -98,12 +129,7 @@ def load_model(
         if name is not None:
             hub.local_folder(name)
     with status(f"loading {one_line(source)}", quiet):
-        model = dromaius.load(source, vision_tokenizer, device=device, dtype=dtype, memory=memory)
-    if dtype == "auto" and not quiet:
-        remark(f"dtype: {str(model.dtype).removeprefix('torch.')}")
-    if memory == "auto" and not quiet:
-        remark(f"memory: {model.memory}")
-    return model
+        return dromaius.load(source, vision_tokenizer, **given)
 
 
 class Meter:

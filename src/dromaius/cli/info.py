@@ -33,11 +33,13 @@ def _model(source: str, vision_tokenizer: str | None) -> dict[str, Any]:
     """What the model says of itself; on the meta device, so no weights are read into memory."""
     from dromaius.io.checkpoint import list_tensors
 
-    model = console.load_model(source, vision_tokenizer, device="meta")
-    stored = {info.dtype for folder in model.folders for info in list_tensors(folder).values()}
-    names = sorted(str(dtype).removeprefix("torch.") for dtype in stored if dtype.is_floating_point)
+    model: Any = console.load_any(source, device="meta", vision_tokenizer=vision_tokenizer)
     facts = model.describe()
     del facts["device"]
+    if console.is_image_to_text(model):
+        return facts
+    stored = {info.dtype for folder in model.folders for info in list_tensors(folder).values()}
+    names = sorted(str(dtype).removeprefix("torch.") for dtype in stored if dtype.is_floating_point)
     return facts | {"dtype": " and ".join(names)}
 
 

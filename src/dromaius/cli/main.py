@@ -24,6 +24,8 @@ VERBS = (
     "image",
     "ask",
     "chat",
+    "caption",
+    "read",
     "reconstruct",
     "convert",
     "quantize",

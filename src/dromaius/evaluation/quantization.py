@@ -26,7 +26,7 @@ from dromaius.models.emu3.quantization import QuantizationCost, settings
 from dromaius.models.emu3.quantize import quantize_checkpoint
 from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.image import picture_grid
-from dromaius.pipelines.load import load
+from dromaius.pipelines.load import load_emu3 as load
 
 PROMPTS = (
     "a red apple on a table",

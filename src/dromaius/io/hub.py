@@ -1,25 +1,36 @@
 """Where a model's files are: the embedded one, a folder, or a Hugging Face repository."""
 
 import re
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 
 from dromaius.errors import CheckpointError
 
-EMBEDDED = ("nano",)
-# weights, configurations and tokenizers; never a repository's code
-PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.tiktoken", "*.txt", "*.jinja", "*.model"]
+EMBEDDED = ("nano", "nano-reader", "nano-captioner")
+# configurations and tokenizers; never a repository's code
+SETTINGS = ["*.json", "*.tiktoken", "*.txt", "*.jinja", "*.model"]
+PATTERNS = [*SETTINGS, "*.safetensors", "*.bin"]
+# one model's weights in the files of several frameworks: the first kind that is there is enough
+_KINDS = {
+    "*.safetensors": "model*.safetensors",
+    "*.bin": "pytorch_model*.bin",
+    "*.h5": "tf_model*.h5",
+    "*.msgpack": "flax_model*.msgpack",
+}
+"""What is fetched -> what a repository that has it calls it."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve(source: str | Path, revision: str | None = None) -> Path:
     """Returns the local folder of a model.
 
-    source: "nano" (embedded in the package), a folder, or a hub id "owner/name", which is
+    source: a name of EMBEDDED (in the package), a folder, or a hub id "owner/name", which is
     downloaded unless the local cache already has it (with HF_HUB_OFFLINE=1 only the cache is used).
     Raises CheckpointError in one line that names the source and what was tried.
     """
-    return local_folder(source) or _download(str(source), revision, PATTERNS)
+    here = local_folder(source)
+    return here or _download(str(source), revision, _patterns(str(source), revision))
 
 
 def resolve_settings(source: str | Path, revision: str | None = None) -> Path:
@@ -51,6 +62,22 @@ def local_folder(source: str | Path) -> Path | None:
             "not a hub id 'owner/name'"
         )
     return None
+
+
+def _patterns(repository: str, revision: str | None) -> list[str]:
+    """What to fetch: many repositories hold the same weights two to four times."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return PATTERNS
+    try:
+        names = HfApi().list_repo_files(repository, revision=revision)
+    except Exception:  # the download that follows says what is wrong, or finds it in the cache
+        return PATTERNS
+    for pattern, name in _KINDS.items():
+        if any(fnmatch(file, name) and "/" not in file for file in names):
+            return [*SETTINGS, pattern]
+    return PATTERNS
 
 
 def _download(repository: str, revision: str | None, patterns: list[str]) -> Path:

@@ -1,12 +1,16 @@
 """From a name or folder to a model that is ready to work."""
 
+from __future__ import annotations
+
+import json
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from dromaius.errors import CheckpointError, InputError
+from dromaius.files import read_bytes
 from dromaius.io import hub, shards
 from dromaius.io.pages import use_large_pages
 from dromaius.models.emu3 import convert, layouts, weights
@@ -18,7 +22,11 @@ from dromaius.pipelines.emu3 import Emu3
 from dromaius.pipelines.memory import MODES, Stage, StagedLanguageModel, StagedVisionTokenizer
 from dromaius.tokenizers import find_tokenizer
 
+if TYPE_CHECKING:
+    from dromaius.pipelines.reading.image_to_text import ImageToText
+
 PUBLISHED_VISION_TOKENIZER = "BAAI/Emu3-VisionTokenizer"
+_MAX_CONFIG_BYTES = 16 * 2**20
 
 
 def load(
@@ -27,10 +35,38 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     memory: str = "resident",
-) -> Emu3:
+) -> Emu3 | ImageToText:
     """See `dromaius.load`."""
     if memory not in (*MODES, "auto"):
         raise InputError(f"memory must be one of {', '.join(MODES)}, auto, got {memory!r}")
+    folder = hub.resolve(source)
+    if not is_vision_encoder_decoder(folder):
+        return load_emu3(source, vision_tokenizer, device, dtype, memory)
+    if vision_tokenizer is not None or memory not in ("resident", "auto"):
+        raise InputError(f"{source}: a vision tokenizer and memory modes are for Emu3 models")
+    from dromaius.pipelines.reading.load import load as load_image_to_text  # needs transformers
+
+    place = _device(device)
+    return load_image_to_text(folder, _name(source), place, number_type(dtype, place))
+
+
+def is_vision_encoder_decoder(folder: Path) -> bool:
+    """Whether config.json says that a folder is one; what is wrong with it others say."""
+    try:
+        data = json.loads(read_bytes(folder / "config.json", _MAX_CONFIG_BYTES))
+    except (ValueError, RecursionError):  # our own errors are ValueErrors too
+        return False
+    return isinstance(data, dict) and data.get("model_type") == "vision-encoder-decoder"
+
+
+def load_emu3(
+    source: str | Path,
+    vision_tokenizer: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    memory: str = "resident",
+) -> Emu3:
+    """As `load`, for a model of the Emu3 family."""
     folder = hub.resolve(source)
     config = layouts.read_config(folder)
     vision_folder = _vision_folder(
@@ -58,11 +94,15 @@ def load(
         vision_tokenizer=vision_model,
         memory=memory,
         tokenizer=tokenizer,
-        name=str(source) if not Path(source).exists() else Path(source).resolve().name,
+        name=_name(source),
         folders=tuple(f for f in folders if f is not None),
         hash=shards.file_hash(*(f for f in folders if f is not None)),
         layout=layouts.detect(folder),
     )
+
+
+def _name(source: str | Path) -> str:
+    return str(source) if not Path(source).exists() else Path(source).resolve().name
 
 
 def _fitting(config: Emu3Config, device: torch.device, dtype: torch.dtype) -> str:

@@ -63,6 +63,11 @@ def _layout_of(folder: Path, data: dict[str, Any]) -> Layout:
     family = data.get("model_type")
     if isinstance(family, str) and family in _BY_MODEL_TYPE:
         return _BY_MODEL_TYPE[family]
+    if family == "vision-encoder-decoder":
+        raise CheckpointError(
+            f"{folder} holds a VisionEncoderDecoder, not an Emu3 model: describe and read pictures "
+            "with it (dromaius caption, read, info), or dromaius convert --to hf or onnx"
+        )
     asks = "auto_map" in data or "trust_remote_code" in data
     hint = " (it asks for remote code, which is never run)" if asks else ""
     raise CheckpointError(f"{folder}: model_type {family!r} is not supported{hint}")

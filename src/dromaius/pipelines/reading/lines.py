@@ -84,6 +84,12 @@ def find_lines(image: Image.Image) -> Page:
     return Page(image, degrees, tuple(large), paper)
 
 
+def paper_colour(image: Image.Image) -> tuple[int, int, int]:
+    """The colour behind the text of an RGB picture."""
+    scale = min(1.0, SHARPEST / max(image.size))
+    return _paper(image, scale, find_ink(_grey(image, scale)))
+
+
 def find_ink(grey: np.ndarray) -> np.ndarray:
     """Grey levels [H,W] -> bool [H,W], True where something differs from the paper around it."""
     difference = _paper_levels(grey) - grey  # above 0: darker than the paper
@@ -92,7 +98,7 @@ def find_ink(grey: np.ndarray) -> np.ndarray:
     strong = difference[difference > _FAINT]
     if strong.size < 4:
         return np.zeros(grey.shape, dtype=bool)
-    return difference > max(_FAINT, 0.4 * float(np.percentile(strong, 75)))
+    return np.asarray(difference > max(_FAINT, 0.4 * float(np.percentile(strong, 75))))
 
 
 def cut_at_gaps(line: Image.Image, longest: float) -> list[Image.Image]:
@@ -103,7 +109,7 @@ def cut_at_gaps(line: Image.Image, longest: float) -> list[Image.Image]:
     limit = max(1, int(longest * line.height))
     if line.width <= limit:
         return [line]
-    ink = find_ink(_grey(line, 1.0)).any(axis=0)  # [W]
+    ink = np.asarray(find_ink(_grey(line, 1.0)).any(axis=0))  # [W]
     pieces, start = [], 0
     while line.width - start > limit:
         cut = start + _best_cut(ink[start : start + limit], line.height)
@@ -203,7 +209,7 @@ def _lines(ink: np.ndarray) -> list[Box]:
             columns = np.nonzero(part[top:bottom].any(axis=0))[0]
             box = Box(left + int(columns[0]), top, left + int(columns[-1]) + 1, bottom)
             if not _is_speck(ink, box, typical):
-                boxes.append(_with_margin(box, ink.shape))
+                boxes.append(_with_margin(box, typical, ink.shape))
     return boxes
 
 
@@ -279,15 +285,19 @@ def _is_speck(ink: np.ndarray, box: Box, typical: float) -> bool:
     return box.width < 0.15 * typical and box.height < 0.5 * typical or area < 4
 
 
-def _with_margin(box: Box, shape: tuple[int, ...]) -> Box:
-    """A little paper around a line, as a reader has learnt it."""
+def _with_margin(box: Box, typical: float, shape: tuple[int, ...]) -> Box:
+    """A little paper around a line, as a reader has learnt it.
+
+    A line of low letters gets the height of the others, or it would be shown larger than they are.
+    """
     margin = max(1, round(0.12 * box.height))
+    above = max(margin, round((typical - box.height) / 2))
     height, width = shape
     return Box(
         max(0, box.left - 2 * margin),
-        max(0, box.top - margin),
+        max(0, box.top - above),
         min(width, box.right + 2 * margin),
-        min(height, box.bottom + margin),
+        min(height, box.bottom + above),
     )
 
 

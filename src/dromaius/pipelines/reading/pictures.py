@@ -114,26 +114,31 @@ class PictureSettings:
         if channels == 1:
             image = image.convert("L")
         elif channels != 3:
-            raise InputError(f"the encoder reads {channels} channels; pictures have 3, or 1 if grey")
+            raise InputError(
+                f"the encoder reads {channels} channels; pictures have 3, or 1 if grey"
+            )
         if self.align_long_axis and self.thumbnail:
             height, width = self.thumbnail
             stands, lies = image.height > image.width, image.width > image.height
             if (width < height and lies) or (width > height and stands):
                 image = image.transpose(Image.Transpose.ROTATE_270)
         if self.size is not None:
-            image = self._resized(image, self.size if _is_pair(self.size) else _by_edge(image, self))
+            image = self._resized(image, _target(image, self.size), picture)
         if self.thumbnail is not None:
-            image = self._resized(image, _fitted(image, self.thumbnail))
+            image = self._resized(image, _fitted(image, self.thumbnail), picture)
         array = np.asarray(image)  # [H,W,C], or [H,W] of a grey one
         array = array[..., None] if array.ndim == 2 else array
         if self.pad is not None:
             array = _padded(array, self.pad, self.pad_around)
         return array if self.crop is None else _cropped(array, self.crop)
 
-    def _resized(self, image: Image.Image, size: Any) -> Image.Image:
+    def _resized(
+        self, image: Image.Image, size: tuple[int, int], picture: Image.Image
+    ) -> Image.Image:
+        """`picture` is what was given, for the message."""
         height, width = size
         if height < 1 or width < 1 or height * width > MAX_PIXELS:
-            shown = f"{image.width}x{image.height}"
+            shown = f"{picture.width}x{picture.height}"
             raise InputError(f"a picture of {shown} pixels is too elongated")
         if image.size == (width, height):
             return image
@@ -203,7 +208,7 @@ def _settings(kind: str, data: Mapping[str, Any]) -> PictureSettings:
     pad = target if donut else _size(data["pad_size"], False, True) if padded else None
     crop = _size(data["crop_size"], False, True)
     resample = int(data["resample"])
-    if resample not in iter(Image.Resampling):
+    if resample not in set(map(int, Image.Resampling)):
         raise ValueError(f"resample {resample} is no filter")
     numbers = {name: _channels(data[name], name) for name in ("image_mean", "image_std")}
     if 0 in numbers["image_std"]:
@@ -228,7 +233,9 @@ def _size(value: Any, width_first: bool, square: bool) -> tuple[int, int] | int:
         if "shortest_edge" in value and "longest_edge" not in value:
             return _side(value["shortest_edge"])
         if not {"height", "width"} <= set(value):
-            raise ValueError(f"size must hold height and width, or shortest_edge, not {list(value)}")
+            raise ValueError(
+                f"size must hold height and width, or shortest_edge, not {list(value)}"
+            )
         return _side(value["height"]), _side(value["width"])
     if isinstance(value, (list, tuple)) and len(value) == 2:
         first, second = (_side(side) for side in value)
@@ -256,17 +263,13 @@ def _channels(value: Any, name: str) -> tuple[float, ...]:
     return numbers
 
 
-def _is_pair(size: object) -> bool:
-    return isinstance(size, tuple)
-
-
-def _by_edge(image: Image.Image, settings: PictureSettings) -> tuple[int, int]:
-    """(height, width) with the shorter side as set and the shape kept."""
-    edge = settings.size
-    assert isinstance(edge, int)
+def _target(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
+    """(height, width); where `size` is the shorter side, the shape is kept."""
+    if isinstance(size, tuple):
+        return size
     short, long = sorted(image.size)
-    other = int(edge * long / short)
-    return (other, edge) if image.width <= image.height else (edge, other)
+    other = int(size * long / short)
+    return (other, size) if image.width <= image.height else (size, other)
 
 
 def _fitted(image: Image.Image, limit: tuple[int, int]) -> tuple[int, int]:
@@ -285,7 +288,9 @@ def _padded(array: np.ndarray, size: tuple[int, int], around: bool) -> np.ndarra
     more = [size[axis] - array.shape[axis] for axis in (0, 1)]
     if min(more) < 0:
         shown = f"{array.shape[1]}x{array.shape[0]}"
-        raise InputError(f"a picture of {shown} pixels is larger than its frame {size[1]}x{size[0]}")
+        raise InputError(
+            f"a picture of {shown} pixels is larger than its frame {size[1]}x{size[0]}"
+        )
     before = [side // 2 if around else 0 for side in more]
     margins = [(b, side - b) for b, side in zip(before, more, strict=True)]
     return np.pad(array, [*margins, (0, 0)])

@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 
 from dromaius.errors import CheckpointError, InputError
-from dromaius.models.vision_encoder_decoder.pictures import read_settings
+from dromaius.pipelines.reading.pictures import read_settings
 
 PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTImageProcessorPil", {}),

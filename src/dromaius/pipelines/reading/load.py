@@ -1,0 +1,29 @@
+"""A checkpoint folder -> an `ImageToText` that is ready to work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dromaius.io import shards
+from dromaius.pipelines.reading import checkpoint
+from dromaius.pipelines.reading.image_to_text import ImageToText
+from dromaius.pipelines.reading.pictures import read_settings
+from dromaius.pipelines.reading.tokenizer import load_tokenizer
+
+
+def load(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> ImageToText:
+    """Reads settings first, weights last, so that what is absent is said at once.
+
+    Raises CheckpointError or ConfigError in one line that names the file.
+    """
+    _, decoder, _ = checkpoint.read_configs(folder)
+    rules = checkpoint.read_rules(folder, decoder)
+    pictures = read_settings(folder)
+    tokenizer = load_tokenizer(folder)
+    model = checkpoint.load(folder, device, dtype)
+    checkpoint.check_tokenizer(folder, tokenizer, model)
+    return ImageToText(model, tokenizer, pictures, rules, name, (folder,), shards.file_hash(folder))
