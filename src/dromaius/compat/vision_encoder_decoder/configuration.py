@@ -76,6 +76,17 @@ class VisionEncoderDecoderConfig(PreTrainedConfig):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
+def own_kind(config: Any) -> VisionEncoderDecoderConfig:
+    """A copy of the configuration; transformers' class of the same kind is converted."""
+    if isinstance(config, VisionEncoderDecoderConfig):
+        return copy.deepcopy(config)
+    if getattr(config, "model_type", None) != VisionEncoderDecoderConfig.model_type:
+        raise ValueError(
+            f"config must be a VisionEncoderDecoderConfig, not {type(config).__name__}"
+        )
+    return VisionEncoderDecoderConfig.from_dict(config.to_dict())
+
+
 def _part_config(config: Any, role: str) -> PreTrainedConfig:
     if isinstance(config, PreTrainedConfig):
         return config

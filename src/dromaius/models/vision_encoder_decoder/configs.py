@@ -12,6 +12,8 @@ from typing import Any
 
 from dromaius.errors import ConfigError
 
+CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
+"""What the names of a decoder's cross-attention modules contain, in every family."""
 REFUSED_ENCODERS = {
     "vit_mae": "it drops three quarters of the patches at random; use its weights in a ViT",
     "pixtral": "it packs the pictures of a batch into one sequence, so they would mix",

@@ -16,10 +16,15 @@ def choose(folder: Path, framework: str | None = None) -> str:
 
     framework: "pt", "tf", "flax" or None. Raises CheckpointError when there are no such weights.
     """
-    found = [name for name in ("pt", "tf", "flax") if _holds(folder, name)]
+    found = held(folder)
     if not found or (framework or found[0]) not in found:
         raise CheckpointError(_nothing_there(folder, framework, found))
     return framework or found[0]
+
+
+def held(folder: Path) -> list[str]:
+    """The frameworks whose weights are there."""
+    return [name for name in ("pt", "tf", "flax") if _holds(folder, name)]
 
 
 def _holds(folder: Path, framework: str) -> bool:

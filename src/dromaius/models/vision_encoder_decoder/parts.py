@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dromaius.errors import ConfigError
+from dromaius.models.vision_encoder_decoder.configs import CROSS_ATTENTION as CROSS_ATTENTION
 from dromaius.models.vision_encoder_decoder.configs import arguments as arguments
 from dromaius.models.vision_encoder_decoder.configs import check_reads_memory
 from dromaius.models.vision_encoder_decoder.configs import decoder_class as decoder_class
@@ -20,9 +21,6 @@ from dromaius.models.vision_encoder_decoder.configs import encoder_class as enco
 from dromaius.models.vision_encoder_decoder.configs import encoder_config as encoder_config
 from dromaius.models.vision_encoder_decoder.configs import encoder_width as encoder_width
 from dromaius.models.vision_encoder_decoder.configs import memory_width as memory_width
-
-CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
-"""What the names of a decoder's cross-attention modules contain, in every family."""
 
 
 def build_encoder(config: Any) -> nn.Module:

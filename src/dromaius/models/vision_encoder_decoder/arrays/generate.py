@@ -37,6 +37,7 @@ def generate(
     hidden_mask: Array | None = None,
     prompt: Array | None = None,
     generation: Mapping[str, Any] | None = None,
+    whole: bool = False,
     **settings: Any,
 ) -> Generated:
     """Greedy or beam search, with a cache; the same tokens as transformers' `generate`.
@@ -48,6 +49,7 @@ def generate(
         prompt: [B, P] ids that every text begins with. The start id comes before them unless a row
             begins with it already, or the encoder is Donut's.
         generation: the content of generation_config.json.
+        whole: texts of the greatest length; otherwise the longest that was written bounds them.
         settings: `num_beams`, `max_new_tokens`, ..., see `Settings.of`.
 
     Raises InputError for arguments that do not fit, ContextError for a prompt that is too long.
@@ -61,7 +63,7 @@ def generate(
     if pixels is not None:
         pixels = xp.asarray(pixels, "float32")
     found = run(dict(params), pixels, hidden, hidden_mask, ids)
-    longest = int(max(xp.reshape(found.lengths, (-1,))))
+    longest = chosen.max_length if whole else int(max(xp.reshape(found.lengths, (-1,))))
     sequences = xp.reshape(found.sequences, (-1, chosen.max_length))[:, :longest]
     return Generated(sequences, xp.reshape(found.scores, (-1,)))
 
