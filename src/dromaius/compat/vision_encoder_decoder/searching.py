@@ -3,6 +3,7 @@
 Legend: B images, K rows of each (beams, or texts that are sampled), R = B * K, P prompt tokens.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
 from dromaius.engine.beam_search import Beams, NextLogits, Record, search_beams, write_rows
 from dromaius.models.vision_encoder_decoder.called import CalledDecoder
 from dromaius.models.vision_encoder_decoder.fast import FastDecoder
-from dromaius.models.vision_encoder_decoder.layers import read_layers
+from dromaius.models.vision_encoder_decoder.families import read_layers
 from dromaius.models.vision_encoder_decoder.model import check_mask
 from dromaius.models.vision_encoder_decoder.own_products import own_products
 
@@ -31,6 +32,7 @@ def write_texts(
     generation_config: GenerationConfig,
     *,
     encoded: EncoderOutput,
+    instead: Mapping[str, Any] | None = None,
     streamer: Any = None,
     **given: Any,
 ) -> Any:
@@ -40,6 +42,7 @@ def write_texts(
         input_ids: [R,P], K equal rows for each image.
         logits_processor, stopping_criteria, generation_config: as `generate` has prepared them.
         encoded: of the B images.
+        instead: matrices of the decoder to use in place of its own (`read_layers`).
 
     Raises InputError for ids outside of the vocabulary or a mask that does not fit the images.
     """
@@ -53,7 +56,12 @@ def write_texts(
     check_mask(encoded.attention_mask, encoded.memory)
     prompt_mask = given.get("decoder_attention_mask")
     decoder = _decoder(
-        model, encoded, config, rows, None if prompt_mask is None else prompt_mask[::rows]
+        model,
+        encoded,
+        config,
+        rows,
+        None if prompt_mask is None else prompt_mask[::rows],
+        instead,
     )
     wanted = bool(config.return_dict_in_generate)
     record = Record(
@@ -100,13 +108,18 @@ def write_texts(
 
 
 def _decoder(
-    model: Any, encoded: EncoderOutput, config: Any, rows: int, prompt_mask: Tensor | None
+    model: Any,
+    encoded: EncoderOutput,
+    config: Any,
+    rows: int,
+    prompt_mask: Tensor | None,
+    instead: Mapping[str, Any] | None,
 ) -> NextLogits:
     """Our own step where there is one and nothing is asked that only the module returns."""
     memory: Any = encoded.memory
     wishes = {name: bool(getattr(config, name)) for name in _WISHES}
     if config.use_cache and not any(wishes.values()):
-        layers = read_layers(model.decoder)
+        layers = read_layers(model.decoder, instead)
         if layers is not None:
             return FastDecoder(layers, memory, encoded.attention_mask, rows, prompt_mask)
     return CalledDecoder(

@@ -69,26 +69,32 @@ class VisionEncoderDecoder(nn.Module):
         *,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        instead: Any = None,
         **options: Any,
     ) -> Encoded:
         """pixels [B, C, H, W] -> Encoded. `options` are arguments of the encoder.
+
+        instead: a copy of the encoder to use, in another dtype.
 
         Raises TypeError for an option that the encoder does not know, InputError for pixels of
         another shape.
         """
         self._check_pixels(pixel_values)
-        known = parts.arguments(type(self.encoder).forward)
+        encoder = self.encoder if instead is None else instead
+        known = parts.arguments(type(encoder).forward)
         if unknown := [name for name in options if name not in known]:
-            raise TypeError(f"the encoder {type(self.encoder).__name__} takes no {unknown[0]!r}")
+            raise TypeError(f"the encoder {type(encoder).__name__} takes no {unknown[0]!r}")
         wishes = {
             "output_attentions": output_attentions,
             "output_hidden_states": output_hidden_states,
             "return_dict": True,
         }
         wishes = {name: wish for name, wish in wishes.items() if name in known or "**" in known}
-        with parts.eager_attention(self.encoder) if output_attentions else nullcontext():
-            out = self.encoder(pixel_values=pixel_values, **wishes, **options)
+        pixels = pixel_values if instead is None else pixel_values.to(instead.dtype)
+        with parts.eager_attention(encoder) if output_attentions else nullcontext():
+            out = encoder(pixel_values=pixels, **wishes, **options)
         hidden = tokens(out[0], self.encoder_width)
+        hidden = hidden if instead is None else hidden.to(pixel_values.dtype)
         if hidden.shape[-1] != self.encoder_width:
             raise InputError(
                 f"the encoder gives {hidden.shape[-1]} channels, not the {self.encoder_width} "
