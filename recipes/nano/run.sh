@@ -19,10 +19,16 @@ train="$python -m torch.distributed.run --standalone --nproc-per-node $processes
 [ -f $run/model/config.json ] || $train $recipe/language_model.toml
 model=$run/model
 stage=1
-for ordinal in second third fourth; do
+for ordinal in second third fourth fifth; do
     [ -f $recipe/${ordinal}_stage.toml ] || break
     stage=$((stage + 1))
     model=$run/model_$stage
+    # The last stage shows each picture in other places and on other colours than those before.
+    if [ $ordinal = fifth ] && [ ! -f $run/ids/answers_more.safetensors ]; then
+        $python recipes/nano/make_examples.py --selection $recipe/selection.json --seed 3 \
+            --out $run/more/examples.jsonl
+        $python recipes/nano/write_ids.py --run $run --more
+    fi
     [ -f $model/config.json ] || $train $recipe/${ordinal}_stage.toml
 done
 [ -f runs/nano/twemoji/data.json ] ||

@@ -167,29 +167,43 @@ def samples_of(
 
 
 def write_ids(asked: argparse.Namespace) -> None:
-    """The whole job."""
-    examples = read_lines(asked.run / "examples.jsonl")
-    held = [one for one in read_lines(asked.run / "heldout.jsonl") if one["split"] == "shifted"]
+    """The whole job: the base and all samples, or samples of more views beside them."""
+    run = asked.run / "more" if asked.more else asked.run
+    examples = read_lines(run / "examples.jsonl")
+    held = [] if asked.more else read_lines(run / "heldout.jsonl")
+    held = [one for one in held if one["split"] == "shifted"]
     pictures = np.load(asked.data / "pictures.npy", mmap_mode="r")
     vision, out = asked.run / "vision_tokenizer", asked.run / "ids"
     model = load_vision_tokenizer(vision)
-    if asked.keep_tokenizer:
+    if asked.more or asked.keep_tokenizer:
         tokenizer = BpeTokenizer(out / "tokenizer.json")
     else:
         tokenizer = make_tokenizer(examples, asked.vocabulary, model.config.codebook_size)
     config = make_config(tokenizer, vision)
+    if not asked.more:
+        write_base(out, tokenizer, config, vision)
     ids = Vocabulary.from_config(config.vocabulary)
+    codes = encode_views([*examples, *held], pictures, model)
+    parts = [
+        ("", "_more" if asked.more else "", examples, EMPTY_PROMPTS),
+        ("heldout_", "", held, 0.0),
+    ]
+    for task, name in (("t2i", "t2i"), ("answer", "answers")):
+        for split, suffix, lines, empty in parts:
+            if not lines:
+                continue
+            path = out / f"{split}{name}{suffix}.safetensors"
+            shown = told(lines, f"write {path.name}")
+            made = samples_of(shown, task, codes, Remembering(tokenizer), ids, empty, asked.seed)
+            print(f"{path}: {write_samples(path, made)} samples")
+
+
+def write_base(out: Path, tokenizer: BpeTokenizer, config: Emu3Config, vision: Path) -> None:
+    """What the trained language model is added to."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
     write_text(out / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
     shutil.copyfile(vision / "model.safetensors", out / "model.safetensors")
-    codes = encode_views([*examples, *held], pictures, model)
-    for task, name in (("t2i", "t2i"), ("answer", "answers")):
-        for split, lines, empty in (("", examples, EMPTY_PROMPTS), ("heldout_", held, 0.0)):
-            path = out / f"{split}{name}.safetensors"
-            shown = told(lines, f"write {path.name}")
-            made = samples_of(shown, task, codes, Remembering(tokenizer), ids, empty, asked.seed)
-            print(f"{path}: {write_samples(path, made)} samples")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,6 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, default=Path("runs/nano/full"))
     parser.add_argument(
         "--keep-tokenizer", action="store_true", help="of ids/: a trained model goes on from there"
+    )
+    parser.add_argument(
+        "--more",
+        action="store_true",
+        help="only t2i_more and answers_more, from more/examples.jsonl: other views, the same base",
     )
     parser.add_argument("--vocabulary", type=int, default=3072, help="ordinary text ids")
     parser.add_argument("--seed", type=int, default=1)
