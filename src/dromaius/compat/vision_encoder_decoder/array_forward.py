@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from dromaius.compat.vision_encoder_decoder.array_outputs import DecoderOutput, EncoderOutput
@@ -84,7 +85,10 @@ def encode(core: Core, params: Mapping[str, Array], pixels: Array, watch: bool) 
         return EncoderOutput(model.encode(core.xp, core.config, params, pixels))
     seen = Watch(core.xp)
     hidden = model.encode(seen.xp, core.config, params, pixels)
-    return EncoderOutput(hidden, tuple(seen.states), tuple(seen.attentions))
+    attentions = seen.attentions
+    if depths := configuration.encoder(core.config).get("depths"):  # the last of each stage
+        attentions = [attentions[end - 1] for end in accumulate(depths)]
+    return EncoderOutput(hidden, tuple(seen.states), tuple(attentions))
 
 
 def decode(
@@ -120,9 +124,10 @@ def decode(
     logits, known = model.read(xp, core.config, params, ids, view, picture, text.cache)
     output = DecoderOutput(logits, known)
     if watch:  # each layer looks at the text, then at the picture
+        states = [*seen.states[: len(known)], seen.states[-1]]  # the last is normed, if any is
         output = replace(
             output,
-            hidden_states=tuple(seen.states),
+            hidden_states=tuple(states),
             attentions=tuple(seen.attentions[0::2]),
             cross_attentions=tuple(seen.attentions[1::2]),
         )

@@ -77,7 +77,7 @@ class Namespace:
         return self.module.roll(x, shifts, axis=axes)
 
     def note(self, x: Array) -> Array:
-        """`x`: the state before the first layer and behind each, for who wants to see them."""
+        """`x`: for who wants to see the states before the first layer, behind each, and normed."""
         return x
 
     # --------------------------------------------------------------------- looking up, writing

@@ -20,11 +20,11 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     activation,
     heads,
     linear,
+    linear_tensors,
     norm,
+    norm_tensors,
     over_picture,
     over_text,
-    linear_tensors,
-    norm_tensors,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -65,7 +65,7 @@ def logits(
         x = xp.note(x)
         known.append(new)
     if _before(config):
-        x = norm(xp, body / "layer_norm", x, _EPSILON)
+        x = xp.note(norm(xp, body / "layer_norm", x, _EPSILON))
     name = f"{_head(config)}.weight"
     return linear(xp, Weights({"weight": w[name] if name in w else words}), x), tuple(known)
 

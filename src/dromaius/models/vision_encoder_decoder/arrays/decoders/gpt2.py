@@ -18,9 +18,9 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     heads,
     linear,
     norm,
+    norm_tensors,
     over_picture,
     over_text,
-    norm_tensors,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -54,7 +54,7 @@ def logits(
         x, new = _layer(xp, config, body / "h" / i, x, view, picture[i], cached, _scale(config, i))
         x = xp.note(x)
         known.append(new)
-    x = norm(xp, body / "ln_f", x, config["layer_norm_epsilon"])
+    x = xp.note(norm(xp, body / "ln_f", x, config["layer_norm_epsilon"]))
     tied = {"weight": body["wte.weight"]}
     head = w / "lm_head" if "lm_head.weight" in w else Weights(tied)
     return linear(xp, head, x), tuple(known)
