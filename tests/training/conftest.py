@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from dromaius.data.samples import Sample, write_samples
@@ -88,6 +89,32 @@ def ids_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+PARTS = {
+    "encoder": {
+        "model_type": "vit", "image_size": [16, 32], "patch_size": [16, 4], "hidden_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
+    },
+    "decoder": {
+        "model_type": "gpt2", "n_positions": 8, "n_embd": 24, "n_layer": 1, "n_head": 2,
+    },
+}  # fmt: skip
+CARDS = ["7", "13", "204", "4 1", "99", "50", "318", "62", "11", "8 6", "27", "40"]
+
+
+@pytest.fixture(scope="session")
+def card_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve numbers, each a picture of 32x16 pixels, in list.jsonl."""
+    folder = tmp_path_factory.mktemp("cards")
+    lines = []
+    for number, text in enumerate(CARDS):
+        card = Image.new("RGB", (32, 16), (250, 250, 240))
+        ImageDraw.Draw(card).text((3, 2), text, fill=(20, 0, 60))
+        card.save(folder / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "text": text}))
+    (folder / "list.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """Meanwhile the kernel lets this process write no byte to any file."""
@@ -100,7 +127,9 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_recipe(picture_folder: Path, ids_folder: Path) -> Callable[..., dict[str, Any]]:
+def make_recipe(
+    picture_folder: Path, ids_folder: Path, card_folder: Path
+) -> Callable[..., dict[str, Any]]:
     """(task, folder of the result, changes of [loop]) -> a recipe."""
 
     def make(task: str, out: Path, **changes: Any) -> dict[str, Any]:
@@ -116,6 +145,15 @@ def make_recipe(picture_folder: Path, ids_folder: Path) -> Callable[..., dict[st
                 "objective": {"batch": 4, "patience": 2},
                 "data": data,
                 "heldout": where | {"keep": {"held": [True]}},
+            }
+        if task == "vision_encoder_decoder":
+            file = {"file": str(card_folder / "list.jsonl")}
+            return shared | {
+                "model": {name: dict(part) for name, part in PARTS.items()},
+                "objective": {"batch": 4, "ctc": 0.5},
+                "data": file | {"limit": 10},
+                "heldout": dict(file),
+                "augmentation": {"shift": 1.0, "blur": 0.5, "noise": 0.05},
             }
         files = [str(ids_folder / f"{name}.safetensors") for name in ("t2i", "answers")]
         return shared | {

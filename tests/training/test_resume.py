@@ -113,7 +113,9 @@ def steps_on_the_board(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("task", "accumulate"), [("vision_tokenizer", 1), ("language_model", 2)], ids=str
+    ("task", "accumulate"),
+    [("vision_tokenizer", 1), ("language_model", 2), ("vision_encoder_decoder", 2)],
+    ids=str,
 )
 def test_killed_twice_is_never_killed(
     make_recipe: Make, tmp_path: Path, task: str, accumulate: int

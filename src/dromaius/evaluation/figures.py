@@ -86,3 +86,25 @@ def mean(
     """The mean of the values; nan without any."""
     value = sum(values) / len(values) if values else math.nan
     return Figure(row, name, value, len(values), *mean_interval(values), must, goal, digits)
+
+
+def rate(
+    row: str,
+    name: str,
+    counts: Sequence[int],
+    sizes: Sequence[int],
+    must: float | None = None,
+    goal: float | None = None,
+) -> Figure:
+    """All counts over all sizes, where less is better; nan without any.
+
+    Its 95 % interval: that of a ratio of means over the cases (the delta method).
+    """
+    n, total = len(counts), sum(sizes)
+    value = sum(counts) / total if total else math.nan
+    low, high = -math.inf, math.inf
+    if n > 1 and total:
+        squares = sum((c - value * s) ** 2 for c, s in zip(counts, sizes, strict=True))
+        half = Z * math.sqrt(squares / (n - 1) / n) / (total / n)
+        low, high = max(0.0, value - half), value + half
+    return Figure(row, name, value, n, low, high, must, goal, digits=4, less_is_better=True)

@@ -99,7 +99,7 @@ def part_config(table: dict[str, Any], name: str) -> Any:
             raise ConfigError(f"unknown key model.{name}.{key}: it {reason}")
     try:
         return cls(**copy.deepcopy({k: v for k, v in table.items() if k != "model_type"}))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a value of the wrong kind: transformers raises many
         said = " ".join(str(error).split())
         raise ConfigError(f"model.{name}: {said}") from error
 
