@@ -15,7 +15,7 @@ from dromaius.models.vision_encoder_decoder.arrays import model
 from dromaius.models.vision_encoder_decoder.arrays.layers import Cache, Params, see
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 from dromaius.models.vision_encoder_decoder.arrays.search import Found, search
-from dromaius.models.vision_encoder_decoder.arrays.settings import Settings
+from dromaius.models.vision_encoder_decoder.arrays.settings import Settings, start_id
 
 
 class Generated(NamedTuple):
@@ -56,12 +56,11 @@ def generate(
     """
     if (pixels is None) == (hidden is None):
         raise InputError("give either pixels or hidden (the encoder's output)")
+    pixels, hidden = (None if x is None else xp.asarray(x, "float32") for x in (pixels, hidden))
     rows = xp.shape(pixels if hidden is None else hidden)[0]
-    ids = _prompt(xp, config, rows, prompt, generation, settings)
+    ids = _prompt(xp, config, rows, prompt, start_id(config, generation, settings))
     chosen = Settings.of(config, generation, prompt_length=xp.shape(ids)[1], **settings)
     run = _compiled(xp, json.dumps(dict(config), sort_keys=True, default=list), chosen)
-    if pixels is not None:
-        pixels = xp.asarray(pixels, "float32")
     found = run(dict(params), pixels, hidden, hidden_mask, ids)
     longest = chosen.max_length if whole else int(max(xp.reshape(found.lengths, (-1,))))
     sequences = xp.reshape(found.sequences, (-1, chosen.max_length))[:, :longest]
@@ -73,13 +72,9 @@ def _prompt(
     config: Mapping[str, Any],
     rows: int,
     prompt: Array | None,
-    generation: Mapping[str, Any] | None,
-    settings: Mapping[str, Any],
+    start: int,
 ) -> Array:
     """[B, P] with the start id."""
-    length = 1 if prompt is None else xp.shape(prompt)[1]
-    ids = {k: v for k, v in settings.items() if k.endswith("_token_id")}
-    start = Settings.of(config, generation, **ids, max_length=length + 1, prompt_length=length).start
     first = xp.full((rows, 1), start, "int32")
     if prompt is None:
         return first

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dromaius.errors import CheckpointError
-from dromaius.files import atomic_path, read_bytes, write_text
+from dromaius.files import atomic_path, write_text
+from dromaius.models.vision_encoder_decoder.array_files import read_arrays, read_json
 from dromaius.models.vision_encoder_decoder.arrays import configuration
 from dromaius.models.vision_encoder_decoder.arrays.layers import Params
 from dromaius.models.vision_encoder_decoder.arrays.model import DECODERS, ENCODERS
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
-from dromaius.models.vision_encoder_decoder.foreign import flax_tensor, tf_tensor
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-_INDEX_FILE = "model.safetensors.index.json"
-_MAX_JSON_BYTES = 64 * 2**20
-_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 
 
 def tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -108,22 +105,19 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
 
 
 def load(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(content of config.json, parameters in float32) of a folder with model.safetensors.
+    """(content of config.json, parameters in float32) of a checkpoint folder.
 
-    Tensors that the forward does not read (poolers, old buffers) are left out. Files that
-    TensorFlow or Flax wrote as safetensors are read too; pytorch_model.bin needs PyTorch.
+    Tensors that the forward does not read (poolers, old buffers) are left out. model.safetensors
+    is read, and what TensorFlow and Flax wrote; pytorch_model.bin needs PyTorch.
 
     Raises CheckpointError for files that are absent or damaged or lack a tensor, ConfigError for a
     part that is not here.
     """
     folder = Path(folder)
-    config = _json(folder / CONFIG_FILE)
+    config = read_json(folder / CONFIG_FILE)
     wanted = tensors(config)
-    params: dict[str, np.ndarray] = {}
-    for file in _files(folder):
-        for name, value in _read(file):
-            if name in wanted:
-                params[name] = value
+    found = read_arrays(folder)
+    params = {name: value for name, value in found.items() if name in wanted}
     check(config, params)
     return config, params
 
@@ -141,70 +135,3 @@ def save(folder: Path | str, config: Mapping[str, Any], params: Params) -> None:
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(arrays, temporary, metadata={"format": "pt"})
     write_text(folder / CONFIG_FILE, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_bytes(file, _MAX_JSON_BYTES, CheckpointError))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file} is not JSON") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is not a JSON object")
-    return content
-
-
-def _files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS_FILE).is_file():
-        return [folder / WEIGHTS_FILE]
-    if not (folder / _INDEX_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} holds no {WEIGHTS_FILE}; write it once with PyTorch: "
-            "VisionEncoderDecoderModel.from_pretrained(folder).save_pretrained(folder)"
-        )
-    places = _json(folder / _INDEX_FILE).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) else {None}
-    for name in names:
-        if not isinstance(name, str) or name != Path(name).name or not (folder / name).is_file():
-            raise CheckpointError(f"{folder / _INDEX_FILE} points to no file beside it: {name!r}")
-    return sorted(folder / str(name) for name in names)
-
-
-def _read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            written_by = (opened.metadata() or {}).get("format", "pt")
-            for name in opened.keys():  # noqa: SIM118  # no mapping
-                if opened.get_slice(name).get_dtype() == "BF16":
-                    value = _bfloat16(file, name)
-                else:
-                    value = opened.get_tensor(name)
-                yield _named(written_by, name, value)
-    except (SafetensorError, TypeError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-
-
-def _bfloat16(file: Path, name: str) -> np.ndarray:
-    """A tensor of a file that safetensors has checked, as float32: NumPy knows no bfloat16."""
-    with open(file, "rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        entry = json.loads(opened.read(size))[name]
-        begin, end = entry["data_offsets"]
-        opened.seek(8 + size + begin)
-        bits = np.frombuffer(opened.read(end - begin), dtype="<u2")
-    return (bits.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
-
-
-def _named(written_by: str, name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    if written_by == "tf":
-        name, value = tf_tensor(name, value)
-    elif written_by == "flax":
-        name, value = flax_tensor(name.split("."), value)
-    scopes, _, leaf = name.rpartition(".")
-    name = f"{scopes}.{_OLD_LEAVES.get(leaf, leaf)}"
-    if value.dtype.kind == "f":
-        value = np.ascontiguousarray(value, dtype=np.float32)
-    return name, value

@@ -158,9 +158,7 @@ def _first(xp: Namespace, settings: Settings, prompt: Array) -> _Beams:
     )
 
 
-def _advance(
-    xp: Namespace, settings: Settings, state: _Beams, logits: Array, start: int
-) -> _Beams:
+def _advance(xp: Namespace, settings: Settings, state: _Beams, logits: Array, start: int) -> _Beams:
     """One token further: logits [B * K, V] of the running texts' last tokens."""
     (images, count), words = xp.shape(state.totals), xp.shape(logits)[-1]
     chances = _forced(xp, settings, xp.log_softmax(xp.cast(logits, "float32")), state.length)

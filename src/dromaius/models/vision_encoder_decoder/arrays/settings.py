@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -66,33 +66,43 @@ class Settings:
         Raises ValueError if no start id is set anywhere, InputError for a setting that is not
         supported here, ContextError for a prompt that leaves no room.
         """
+        _check(given, generation or {})
         sources = [given, generation or {}, config]
-        _check(sources)
-        decoder = configuration.decoder(config)
-
-        def first(*names: str, ids: bool = True) -> Any:
-            places = [*sources, decoder] if ids else sources
-            found = (p[name] for name in names for p in places if p.get(name) is not None)
-            return next(found, None)
-
-        start = first("decoder_start_token_id", "bos_token_id")
-        if start is None:
-            raise ValueError("set decoder_start_token_id (or bos_token_id): a text begins with it")
-        eos = _ids(first("eos_token_id"))
-        pad = first("pad_token_id")
+        everywhere = [*sources, configuration.decoder(config)]
+        eos = _ids(_first(everywhere, "eos_token_id"))
+        pad = _first(everywhere, "pad_token_id")
         return Settings(
-            start=_ids(start)[0],
+            start=start_id(config, generation, given),
             pad=pad if pad is not None else (eos[0] if eos else None),
             eos=eos,
             max_length=_max_length(config, sources[:2], prompt_length),
-            forced_eos=_ids(first("forced_eos_token_id")),
-            **_search(first),
+            forced_eos=_ids(_first(everywhere, "forced_eos_token_id")),
+            **_search(sources),
         )
 
 
-def _search(first: Any) -> dict[str, Any]:
+def start_id(
+    config: Mapping[str, Any],
+    generation: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> int:
+    """The token that every text begins with. Raises ValueError if it is set nowhere."""
+    places = [given or {}, generation or {}, config, configuration.decoder(config)]
+    start = _first(places, "decoder_start_token_id")
+    start = _first(places, "bos_token_id") if start is None else start
+    if start is None:
+        raise ValueError("set decoder_start_token_id (or bos_token_id): a text begins with it")
+    return _ids(start)[0]
+
+
+def _first(sources: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The first value that is set."""
+    return next((s[name] for s in sources if s.get(name) is not None), None)
+
+
+def _search(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = ("num_beams", "num_return_sequences", "length_penalty", "early_stopping")
-    values = {name: first(name, ids=False) for name in names}
+    values = {name: _first(sources, name) for name in names}
     chosen = {name: value for name, value in values.items() if value is not None}
     beams, wanted = chosen.get("num_beams", 1), chosen.get("num_return_sequences", 1)
     if beams < 1 or not 1 <= wanted <= beams:
@@ -103,7 +113,7 @@ def _search(first: Any) -> dict[str, Any]:
 
 
 def _max_length(
-    config: Mapping[str, Any], sources: list[Mapping[str, Any]], prompt_length: int
+    config: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], prompt_length: int
 ) -> int:
     longest = prompt_length + _NEW_TOKENS
     for source in sources:
@@ -120,8 +130,7 @@ def _max_length(
     return longest
 
 
-def _check(sources: list[Mapping[str, Any]]) -> None:
-    given, generation, _ = sources
+def _check(given: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
     known = {f.name for f in fields(Settings)} | {"max_new_tokens", "decoder_start_token_id"}
     known |= {"bos_token_id", "eos_token_id", "pad_token_id", "forced_eos_token_id"}
     for name, value in (dict(generation) | dict(given)).items():

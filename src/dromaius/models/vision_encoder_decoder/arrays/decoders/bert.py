@@ -16,11 +16,11 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     activation,
     heads,
     linear,
+    linear_tensors,
     norm,
+    norm_tensors,
     over_picture,
     over_text,
-    linear_tensors,
-    norm_tensors,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 

@@ -18,11 +18,11 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     check_pixels,
     heads,
     linear,
+    linear_tensors,
     norm,
+    norm_tensors,
     pair,
     patches,
-    norm_tensors,
-    linear_tensors,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -194,7 +194,6 @@ def tensors(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
             d *= 2
     if _has_norm(config):
         yield from norm_tensors("layernorm", d)
-
 
 
 def _block_tensors(

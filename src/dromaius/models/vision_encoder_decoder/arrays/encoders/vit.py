@@ -17,11 +17,11 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     check_pixels,
     heads,
     linear,
+    linear_tensors,
     norm,
+    norm_tensors,
     pair,
     patches,
-    linear_tensors,
-    norm_tensors,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
