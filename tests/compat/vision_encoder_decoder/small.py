@@ -77,6 +77,16 @@ def vit_gpt2(folder: Path) -> None:
     _save(folder, decoder, decoder_start_token_id=0, pad_token_id=0)
 
 
+def gpt2(folder: Path) -> None:
+    """A language model that has never seen a picture, with its tokenizer."""
+    size = byte_level_tokenizer(folder, ["<|endoftext|>"], "GPT2Tokenizer")
+    config = transformers.GPT2Config(
+        vocab_size=size, n_embd=48, n_layer=2, n_head=2, n_positions=64, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+
+
 def trocr(folder: Path) -> None:
     """A reader with its processor."""
     image_processor(folder)
@@ -102,6 +112,7 @@ CHECKPOINTS = {
     "google/vit-base-patch16-224-in21k": vit,
     "microsoft/swin-base-patch4-window7-224-in22k": swin,
     "nlpconnect/vit-gpt2-image-captioning": vit_gpt2,
+    "openai-community/gpt2": gpt2,
     "microsoft/trocr-base-handwritten": trocr,
 }
 

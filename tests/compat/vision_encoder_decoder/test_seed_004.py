@@ -1,11 +1,12 @@
-"""The PyTorch examples of seed 004, read from it, with nothing but this changed:
+"""All examples of seed 004, read from it, with nothing but this changed:
 
 imports (the module under test, small configurations), hub ids (small local folders), downloads (a
-local picture).
+local picture). Those of TensorFlow and Flax run in a process where importing torch raises.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,22 @@ from PIL import Image
 
 from dromaius.compat.vision_encoder_decoder import VisionEncoderDecoderModel
 from tests.compat.seed_blocks.blocks import Block, raw_source
-from tests.compat.vision_encoder_decoder import small
+from tests.compat.vision_encoder_decoder import small, without_torch
 
-OURS = ("VisionEncoderDecoderConfig", "VisionEncoderDecoderModel")
+OURS = (
+    "VisionEncoderDecoderConfig",
+    "VisionEncoderDecoderModel",
+    "TFVisionEncoderDecoderModel",
+    "FlaxVisionEncoderDecoderModel",
+    "AutoImageProcessor",  # transformers 5 gives no TensorFlow's tensors any more
+    "AutoTokenizer",
+)
 SMALL = ("ViTConfig", "BertConfig")
 FROM_CONFIGS = "from transformers import BertConfig, ViTConfig"
 FROM_PARTS = "from transformers import VisionEncoderDecoderModel"
+FROM_TF = "from transformers import TFVisionEncoderDecoderModel"
+FROM_TENSORFLOW = "from transformers import AutoImageProcessor, AutoTokenizer, TFVision"
+FROM_FLAX = "from transformers import FlaxVisionEncoderDecoderModel"
 
 BLOCKS = [
     Block("004 from configurations", FROM_CONFIGS, "model = VisionEncoderDecoderModel(config"),
@@ -33,7 +44,27 @@ BLOCKS = [
     Block("004 configuration", FROM_CONFIGS, "model = VisionEncoderDecoderModel.from_pr", 2),
     Block("004 reading", "from transformers import AutoProcessor, Vis", "generated_text = proc"),
     Block("004 saving", FROM_PARTS, "model = VisionEncoderDecoderModel.from_pretrained(", 3),
+    Block("004 from PyTorch to TensorFlow", f"{FROM_PARTS}, TFVision", "model.config = _model"),
+    Block("004 TensorFlow", FROM_TENSORFLOW, "generated = model.generate("),
+    Block(
+        "004 TensorFlow, saving", FROM_TF, "model = TFVisionEncoderDecoderModel.from_pretrained("
+    ),
+    Block("004 Flax", f"{FROM_FLAX}, Auto", "captions = tokenizer_output"),
+    Block(
+        "004 Flax, saving", FROM_FLAX, "model = FlaxVisionEncoderDecoderModel.from_pretrained(", 2
+    ),
 ]
+STATEMENTS = 108
+WRONG = {
+    "from_pt=True": "the seed says that this throws with TensorFlow; it loads",
+    "decoder_start_token_id = processor.tokenizer.cls_token_id": (
+        "released TrOCR weights begin with `eos`; what is assigned is honoured, "
+        "and `use_tokenizer` keeps `eos`"
+    ),
+    "config_decoder.is_decoder = True": "too late for the model that is there; it is set already",
+    "model.eval()": "the seed says that joined parts are in evaluation mode; transformers' are not",
+}
+"""What the seed says or does that is wrong (spec, sections 1 and 2), and what ours does."""
 DOWNLOADS = {
     "import requests\n": "",
     "from datasets import load_dataset\n": "",
@@ -56,9 +87,26 @@ def our_imports(line: str) -> str:
     return "\n".join(f"from {s} import {', '.join(found)}" for s, found in sources.items() if found)
 
 
+def source(name: str, seeds_dir: Path, folders: dict[str, Path]) -> str:
+    """The block of a name as it is run."""
+    text = raw_source(seeds_dir, next(block for block in BLOCKS if block.name == name))
+    text = "".join(our_imports(line) + "\n" for line in text.splitlines())
+    for find, replace in DOWNLOADS.items():
+        text = text.replace(find, replace)
+    for hub_id, folder in folders.items():
+        text = text.replace(f'"{hub_id}"', repr(str(folder)))
+    return text
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return small.write_all(tmp_path_factory.mktemp("hub"))
+
+
+def draw(path: Path) -> None:
+    """Noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
 
 
 @pytest.fixture
@@ -71,20 +119,13 @@ def run(
     """Runs the block of a name; returns its names."""
     if not seeds_dir.is_dir():
         pytest.skip(f"needs the seeds, which are not at {seeds_dir}")
-    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "picture.png")
+    draw(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
 
     def run_block(name: str) -> dict[str, Any]:
-        text = raw_source(seeds_dir, next(block for block in BLOCKS if block.name == name))
-        text = "".join(our_imports(line) + "\n" for line in text.splitlines())
-        for find, replace in DOWNLOADS.items():
-            text = text.replace(find, replace)
-        for hub_id, folder in folders.items():
-            text = text.replace(f'"{hub_id}"', repr(str(folder)))
         given: dict[str, Any] = {"PICTURE": tmp_path / "picture.png", "Image": Image}
         torch.manual_seed(0)
-        exec(compile(text, f"seed {name}", "exec"), given)
+        exec(compile(source(name, seeds_dir, folders), f"seed {name}", "exec"), given)
         return given
 
     return run_block
@@ -165,3 +206,96 @@ def test_ids_of_a_tokenizer_given_with_the_parts(folders: dict[str, Path]) -> No
     )
     assert model.start_and_pad() == (tokenizer.cls_token_id, tokenizer.pad_token_id)
     assert model.generation_config.eos_token_id == tokenizer.sep_token_id
+
+
+# ------------------------------------------------------------------ TensorFlow and Flax
+
+
+def test_every_statement_is_in_a_block(seeds_dir: Path) -> None:
+    if not seeds_dir.is_dir():
+        pytest.skip(f"needs the seeds, which are not at {seeds_dir}")
+    texts = [raw_source(seeds_dir, block) for block in BLOCKS]
+    assert sum(len(ast.parse(text).body) for text in texts) == STATEMENTS
+    (whole,) = (path.read_text(encoding="utf-8") for path in seeds_dir.glob("004_*.txt"))
+    assert all(words in whole for words in WRONG)
+
+
+def test_from_pytorch_to_tensorflow(run: Run) -> None:
+    names = run("004 from PyTorch to TensorFlow")
+    model, theirs = names["model"], names["_model"]
+    pixels = np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    ids = np.array([[0, 5, 6], [0, 7, 8]])
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(pixels), decoder_input_ids=torch.from_numpy(ids)).logits
+    logits = model(pixels, decoder_input_ids=ids).logits.numpy()
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+    texts = model.generate(pixels, num_beams=2, max_length=8)
+    beams = theirs.generate(torch.from_numpy(pixels), num_beams=2, max_length=8)
+    np.testing.assert_array_equal(texts.numpy(), beams.numpy())
+
+
+FACTS = {
+    "004 TensorFlow": """
+results["tf pixels"] = pixel_values
+results["tf ids"] = decoder_input_ids
+results["tf loss"] = loss
+results["tf logits"] = logits
+results["tf generated"] = generated
+""",
+    "004 TensorFlow, saving": """
+results["tf saved"] = [type(model).__name__, model.config.decoder.model_type]
+""",
+    "004 Flax": """
+results["flax pixels"] = pixel_values
+results["flax sequences"] = sequences
+results["flax captions"] = captions
+model.save_pretrained("flax")
+""",
+    "004 Flax, saving": """
+results["flax saved"] = [type(model).__name__, *sorted(model.params)]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def without(
+    seeds_dir: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """The folder where the blocks ran without torch, and what they found."""
+    if not seeds_dir.is_dir():
+        pytest.skip(f"needs the seeds, which are not at {seeds_dir}")
+    folder = tmp_path_factory.mktemp("without")
+    draw(folder / "picture.png")
+    code = "from PIL import Image\nPICTURE = 'picture.png'\n"
+    for name, facts in FACTS.items():
+        code += source(name, seeds_dir, folders) + facts
+    return folder, without_torch.run(code, folder)
+
+
+Without = tuple[Path, dict[str, np.ndarray]]
+
+
+def test_tensorflow(without: Without) -> None:
+    folder, found = without
+    model = VisionEncoderDecoderModel.from_pretrained(folder / "vit-gpt2")  # what TensorFlow wrote
+    pixels, ids = torch.from_numpy(found["tf pixels"]), torch.from_numpy(found["tf ids"]).long()
+    with torch.no_grad():
+        expected = model(pixels, decoder_input_ids=ids, labels=ids)
+    np.testing.assert_allclose(found["tf logits"], expected.logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found["tf loss"], [expected.loss.item()], atol=1e-5)
+    start = {"decoder_start_token_id": model.config.decoder.bos_token_id}
+    np.testing.assert_array_equal(found["tf generated"], model.generate(pixels, **start).numpy())
+    assert found["tf saved"].tolist() == ["TFVisionEncoderDecoderModel", "bert"]
+
+
+def test_flax(without: Without) -> None:
+    folder, found = without
+    model = VisionEncoderDecoderModel.from_pretrained(folder / "flax")
+    assert model.generation_config.pad_token_id == 0  # assigned to model.config, saved, read
+    pixels = torch.from_numpy(found["flax pixels"])
+    beams = model.generate(pixels, num_beams=4, max_length=12).numpy()
+    np.testing.assert_array_equal(found["flax sequences"][:, : beams.shape[1]], beams)
+    assert found["flax sequences"].shape == (1, 12)
+    assert found["flax captions"].shape == (1,)
+    parts = ["decoder", "enc_to_dec_proj", "encoder"]
+    assert found["flax saved"].tolist() == ["FlaxVisionEncoderDecoderModel", *parts]

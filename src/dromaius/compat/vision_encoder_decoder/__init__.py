@@ -25,6 +25,9 @@ and files are ours. Values equal transformers 5.23's where that works. Where it 
 | decoder object without cross-attention | an error in forward | ConfigError |
 | BART with fewer encoder layers, cached | IndexError | works |
 | TensorFlow or Flax weights | random weights or an error | read |
+| TFVisionEncoderDecoderModel, FlaxVisionEncoderDecoderModel | gone | work, without PyTorch too |
+| Flax with a BERT decoder, generate (4.48) | an error of shapes | works |
+| return_tensors="tf" | ValueError | AutoImageProcessor, AutoTokenizer |
 | TrOCR's tokenizer without a class named | an error | load_processor, load_tokenizer |
 | tensors missing in the files | random weights, a log | CheckpointError |
 """
@@ -35,6 +38,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dromaius.compat.vision_encoder_decoder.auto import AutoImageProcessor, AutoTokenizer
     from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
     from dromaius.compat.vision_encoder_decoder.flax import FlaxVisionEncoderDecoderModel
     from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from dromaius.compat.vision_encoder_decoder.tensorflow import TFVisionEncoderDecoderModel
 
 __all__ = [
+    "AutoImageProcessor",
+    "AutoTokenizer",
     "FlaxVisionEncoderDecoderModel",
     "TFVisionEncoderDecoderModel",
     "VisionEncoderDecoderConfig",
@@ -51,6 +57,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutoImageProcessor": "auto",
+    "AutoTokenizer": "auto",
     "FlaxVisionEncoderDecoderModel": "flax",
     "TFVisionEncoderDecoderModel": "tensorflow",
     "VisionEncoderDecoderConfig": "configuration",

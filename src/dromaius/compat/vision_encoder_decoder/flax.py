@@ -129,8 +129,9 @@ class FlaxVisionEncoderDecoderModel(ArrayModel):
         old, weights = self._seen
         if len(old) == len(leaves) and all(a is b for a, b in zip(old, leaves, strict=True)):
             return weights
-        weights = flat(tree)
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        weights = flat(cast(tree, "float32", None))
+        kept = all(leaf.dtype == np.float32 for leaf in leaves)  # of halves no whole copy is kept
+        if kept and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             self._seen = leaves, weights
         return weights
 
