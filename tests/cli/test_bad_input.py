@@ -49,7 +49,7 @@ USAGE: list[Row] = [
     ("ask good.png What? --max-tokens 0", 2, "--max-tokens"),
     ("info", 2, "Missing argument 'SOURCE'"),
     ("convert tiny", 2, "Missing argument 'DEST'"),
-    ("convert tiny out --to onnx", 2, "'onnx' is not one of 'dromaius', 'baai', 'hf'"),
+    ("convert tiny out --to gguf", 2, "'gguf' is not one of 'dromaius', 'baai', 'hf', 'onnx'"),
     ("convert tiny out --dtype int3", 2, "'int3' is not one of"),
     ("convert tiny out --shard-size 5QB", 2, "--shard-size must look like 5GB or 500MB, got '5QB'"),
     ("train", 2, "Missing argument 'RECIPE'"),

@@ -96,3 +96,40 @@ def test_code_is_never_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "emu3_vision_tokens.txt",
         "pytorch_model.bin",
     ]
+
+
+@pytest.mark.parametrize(
+    ("held", "fetched"),
+    [
+        (("model.safetensors", "pytorch_model.bin", "tf_model.h5"), {"model.safetensors"}),
+        (("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"), {"pytorch_model.bin"}),
+        (("tf_model.h5", "flax_model.msgpack"), {"tf_model.h5"}),
+        (("flax_model.msgpack",), {"flax_model.msgpack"}),
+        (
+            ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "tf_model.h5"),
+            {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"},
+        ),
+        (("weights.bin", "extra.safetensors"), {"weights.bin", "extra.safetensors"}),
+    ],
+)
+def test_one_frameworks_weights_are_fetched(
+    held: tuple[str, ...], fetched: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repositories such as nlpconnect/vit-gpt2-image-captioning hold the same gigabyte twice."""
+    from fnmatch import fnmatch
+
+    import huggingface_hub.constants as constants
+
+    asked: list[list[str]] = []
+
+    def download(repository: str, allow_patterns: list[str], **_: object) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    files = [*held, "config.json", "onnx/model.onnx", "modeling.py"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *a, **k: files)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert resolve("org/some-model") == tmp_path
+    taken = {name for name in files if any(fnmatch(name, pattern) for pattern in asked[0])}
+    assert taken == fetched | {"config.json"}

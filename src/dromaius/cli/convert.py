@@ -1,12 +1,13 @@
-"""`dromaius convert`: a checkpoint in another layout."""
+"""`dromaius convert`: a checkpoint in another layout, or as ONNX graphs."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dromaius.cli import console, options
+from dromaius.errors import InputError
 from dromaius.io import hub
 
 
@@ -16,6 +17,7 @@ class Layout(StrEnum):
     dromaius = "dromaius"
     baai = "baai"
     hf = "hf"
+    onnx = "onnx"
 
 
 class Number(StrEnum):
@@ -32,7 +34,11 @@ Destination = Annotated[
 ]
 To = Annotated[
     Layout,
-    typer.Option("--to", help="Our own layout, BAAI's (two folders), or transformers' (-hf)."),
+    typer.Option(
+        "--to",
+        help="Our own layout, BAAI's (two folders), or transformers' (-hf). A VisionEncoderDecoder "
+        "goes to hf (from TensorFlow, Flax or .bin) or to onnx.",
+    ),
 ]
 VisionDestination = Annotated[
     Path | None,
@@ -68,6 +74,15 @@ def convert(
     import torch
 
     from dromaius.models.emu3.convert import convert as convert_checkpoint
+    from dromaius.pipelines.load import is_vision_encoder_decoder
+
+    number = None if dtype is None else getattr(torch, dtype.value)
+    if is_vision_encoder_decoder(hub.resolve_settings(source)):
+        if vision_tokenizer or vision_destination:
+            raise InputError(f"{source} is a VisionEncoderDecoder, which has no vision tokenizer")
+        return _vision_encoder_decoder(source, destination, to, number, size, as_json, quiet)
+    if to is Layout.onnx:
+        raise InputError(f"{source} is an Emu3 model; only a VisionEncoderDecoder goes to onnx")
 
     with console.Meter("converting", "MB", quiet) as meter:
         folders = convert_checkpoint(
@@ -76,7 +91,7 @@ def convert(
             to.value,
             vision_tokenizer=vision_tokenizer,
             vision_destination=vision_destination,
-            dtype=None if dtype is None else getattr(torch, dtype.value),
+            dtype=number,
             progress=lambda done, total: meter.update(done / 1e6, total / 1e6),
             **size,
         )
@@ -87,6 +102,46 @@ def convert(
             console.result(str(folder))
     if not quiet:
         console.remark(f"{meter.done:,.0f} MB in {meter.seconds:.1f} s")
+
+
+def _vision_encoder_decoder(
+    source: str,
+    destination: Path,
+    to: Layout,
+    dtype: Any,
+    size: dict[str, int],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    facts: dict[str, Any] = {"folders": [str(destination)], "layout": to.value}
+    if to is Layout.onnx:
+        if dtype is not None or size:
+            raise InputError("graphs are written in float32, one file each: leave out other flags")
+        from dromaius.pipelines.reading.export_onnx import export_onnx
+
+        model: Any = console.load_any(source, "cpu", None, quiet)
+        with console.Meter("exporting", "graphs", quiet) as meter:
+            report = export_onnx(model, destination, progress=meter.update)
+        facts["parity"] = report
+        texts = report["greedy"]
+        said = (
+            f"largest difference from PyTorch {report['largest_difference']:.2g}, "
+            f"{texts['texts']} texts of {texts['tokens']} tokens equal"
+        )
+    elif to is Layout.hf:
+        from dromaius.pipelines.reading.convert import convert as convert_folder
+
+        with console.Meter("converting", "MB", quiet) as meter:
+            written = convert_folder(hub.resolve(source), destination, dtype, **size)
+        said = f"{written / 1e6:,.1f} MB"
+    else:
+        raise InputError(f"{source} is a VisionEncoderDecoder: it goes --to hf or --to onnx")
+    if as_json:
+        console.result_json(facts)
+    else:
+        console.result(str(destination))
+    if not quiet:
+        console.remark(f"{said}, in {meter.seconds:.1f} s")
 
 
 def bytes_of(text: str) -> int:

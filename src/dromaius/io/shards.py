@@ -89,12 +89,19 @@ def file_hash(*folders: Path) -> str:
     and shapes) and 64 evenly spaced blocks of 64 KiB count, so that an 8B model takes a moment; it
     is an identification, not a proof of integrity. File names do not count.
     """
-    total = hashlib.sha256()
+    files: list[Path] = []
     for folder in map(Path, folders):
         config = folder / "config.json"
-        for file in [*tensor_files(folder), *([config] if config.is_file() else [])]:
-            stat = file.stat()
-            total.update(_one_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns))
+        files += [*tensor_files(folder), *([config] if config.is_file() else [])]
+    return hash_files(files)
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """As `file_hash`, of these files in this order."""
+    total = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        total.update(_one_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns))
     return total.hexdigest()[:12]
 
 

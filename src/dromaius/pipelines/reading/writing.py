@@ -15,8 +15,8 @@ from dromaius.engine.beam_search import Beams, NextLogits, search_beams, write_r
 from dromaius.errors import ContextError, InputError
 from dromaius.models.vision_encoder_decoder import parts
 from dromaius.models.vision_encoder_decoder.called import CalledDecoder
+from dromaius.models.vision_encoder_decoder.families import read_layers
 from dromaius.models.vision_encoder_decoder.fast import FastDecoder
-from dromaius.models.vision_encoder_decoder.layers import read_layers
 from dromaius.models.vision_encoder_decoder.model import Encoded, VisionEncoderDecoder
 from dromaius.models.vision_encoder_decoder.own_products import own_products
 from dromaius.pipelines.reading.checkpoint import TextRules
