@@ -68,9 +68,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "donut-swin": lambda: transformers.DonutSwinConfig(**_SWIN),
 }
 DECODERS: dict[str, Callable[[], Any]] = {
-    "gpt2": lambda: transformers.GPT2Config(
-        **_IDS, n_embd=32, n_layer=2, n_head=2, n_positions=24
-    ),
+    "gpt2": lambda: transformers.GPT2Config(**_IDS, n_embd=32, n_layer=2, n_head=2, n_positions=24),
     "gpt2-wide": lambda: transformers.GPT2Config(
         **_IDS,
         n_embd=48,

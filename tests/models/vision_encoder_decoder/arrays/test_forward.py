@@ -80,9 +80,7 @@ def test_masks_hide_text_and_image_tokens(make: Make, ids: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_picture_counts_for_its_own_text_only(
-    make: Make, name: str, ids: np.ndarray
-) -> None:
+def test_each_picture_counts_for_its_own_text_only(make: Make, name: str, ids: np.ndarray) -> None:
     pair = make(name)
     both = arrays.forward(numpy, pair.config, pair.params, pair.pixels, ids)
     for i in range(2):
@@ -116,8 +114,9 @@ def test_new_models_are_read_by_transformers(make: Make, ids: np.ndarray, tmp_pa
 def test_trees_and_flat_names_are_the_same(make: Make) -> None:
     params = make("vit-gpt2").params
     nested = arrays.tree(params)
-    assert nested["decoder"]["transformer"]["h"]["0"]["ln_1"]["bias"] is (
-        params["decoder.transformer.h.0.ln_1.bias"]
+    assert (
+        nested["decoder"]["transformer"]["h"]["0"]["ln_1"]["bias"]
+        is (params["decoder.transformer.h.0.ln_1.bias"])
     )
     assert arrays.flat(nested) == params
 
