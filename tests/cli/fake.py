@@ -110,6 +110,10 @@ class FakeModel:
             time.sleep(float(os.environ.get("FAKE_DELAY", 0)))
             yield word
 
+    def caption(self, image: Image.Image, max_new_tokens: int | None = None) -> str:
+        fail()
+        return f"{image.width} wide, {max_new_tokens}"
+
     def as_question(self, words: str) -> str:
         return words if words.endswith(("?", "？")) else f"{words}."
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import dromaius
+from dromaius.cli import texts as work
+from dromaius.cli.picture_list import items
+from dromaius.cli.results import Results
+from dromaius.pipelines.reading.image_to_text import Reading
 from tests.cli.conftest import Cli
 from tests.pipelines.reading import folders
 from tests.pipelines.reading.test_image_to_text import drawn_page, noise
@@ -162,3 +171,63 @@ def test_other_verbs_say_what_the_model_is_for(
 ) -> None:
     found = in_process(*line.format(folder).split())
     assert found.code == 1 and says in found.error
+
+
+def test_a_picture_on_stdin(
+    in_process: Cli, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = io.BytesIO((tmp_path / "some" / "b.png").read_bytes())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+    assert in_process("caption", "-", "-m", folder, "-q").out == texts(folder, tmp_path)[1] + "\n"
+
+
+def test_an_interruption_keeps_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(images: list[Any], first: int, share: work.Share) -> Iterable[Reading]:
+        if first >= 2:
+            raise KeyboardInterrupt
+        share(0.5)
+        return [Reading(f"picture {first + i}", -0.5, 3) for i in range(len(images))]
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        results = Results("new/out.jsonl", False, True, "some model")
+        work.write_all(items(["some"], pdf=False), results, answer, 2, True, "looking")
+    rows = [json.loads(line) for line in (tmp_path / "new" / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["picture 0", "picture 1"]
+
+
+def test_emu3_describes_too(cli: Cli) -> None:
+    """With the fake model, which says what it was asked."""
+    found = cli("caption", "some", "-m", "nano", "--json", "--max-tokens", "5")
+    rows = [json.loads(line) for line in found.out.splitlines()]
+    assert [(row["text"], row["score"]) for row in rows] == [("64 wide, 5", None)] * 3
+
+
+def test_a_checkpoint_of_flax_becomes_one_of_pytorch(
+    in_process: Cli, folder: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("jax")
+    from dromaius.compat.vision_encoder_decoder import FlaxVisionEncoderDecoderModel
+
+    flax = tmp_path / "flax"
+    FlaxVisionEncoderDecoderModel.from_pretrained(folder, from_pt=True).save_pretrained(flax)
+    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (flax / name).write_bytes((Path(folder) / name).read_bytes())
+    assert (flax / "flax_model.msgpack").is_file() and not list(flax.glob("*.safetensors"))
+    found = in_process("convert", "flax", "torch", "--to", "hf", "-q")
+    assert (found.code, found.out) == (0, "torch\n")
+    expected = in_process("caption", "some", "-m", folder, "-q").out
+    assert in_process("caption", "some", "-m", "flax", "-q").out == expected
+    assert in_process("caption", "some", "-m", "torch", "-q").out == expected
+    assert "framework: Flax" in in_process("info", "flax").out
+
+
+def test_convert_to_onnx_reports_parity(in_process: Cli, folder: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    found = in_process("convert", folder, "graphs", "--to", "onnx", "--json")
+    facts = json.loads(found.out)
+    assert facts["parity"]["greedy"]["equal"] and facts["folders"] == ["graphs"]
+    assert "texts of" in found.error and "tokens equal" in found.error
+    assert len(list((tmp_path / "graphs").glob("*.onnx"))) == 3

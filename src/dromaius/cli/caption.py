@@ -54,7 +54,7 @@ def caption(
     if is_emu3 and (asked := [f"--{name}" for name, value in given.items() if value]):
         raise InputError(f"{model_name} is an Emu3 model, which describes without {asked[0]}")
 
-    def answer(pictures: "list[Image]", first: int) -> "list[Reading]":
+    def answer(pictures: "list[Image]", first: int, share: texts.Share) -> "list[Reading]":
         if is_emu3:
             return [_described(loaded, picture, max_tokens) for picture in pictures]
         return loaded.caption(

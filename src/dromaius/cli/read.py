@@ -60,7 +60,7 @@ def read(
             f"{model_name} is an Emu3 model, which is asked: dromaius ask IMAGE 'What is written?'"
         )
 
-    def answer(pictures: "list[Image]", first: int) -> "list[Reading]":
+    def answer(pictures: "list[Image]", first: int, share: texts.Share) -> "list[Reading]":
         return loaded.read(
             pictures,
             max_new_tokens=max_tokens,
@@ -71,6 +71,7 @@ def read(
             prompt=prompt,
             alternatives=number,
             batch_size=batch,
+            progress=lambda done, total: share(done / total),
         )
 
     # pages come one by one: each is a batch of lines, and its text is seen once it is read

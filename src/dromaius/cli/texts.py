@@ -63,8 +63,10 @@ Output = Annotated[
     ),
 ]
 
-Answer = Callable[[list["Image"], int], Iterable["Reading"]]
-"""Texts of some pictures in their order; the number is the place of the first among all."""
+Share = Callable[[float], None]
+Answer = Callable[[list["Image"], int, Share], Iterable["Reading"]]
+"""Texts of some pictures in their order. The number is the place of the first among all; the
+function may be told which share of these pictures is done."""
 
 
 def check_flags(
@@ -101,7 +103,12 @@ def write_all(
     total, rest = len(todo), iter(places)
     with console.Meter(doing, "pictures", quiet) as meter, results:
         while chosen := list(islice(rest, batch)):
-            for place, found in _batch([(place, todo[place]) for place in chosen], answer):
+            before, size = done + failed, len(chosen)
+
+            def share(part: float, before: int = before, size: int = size) -> None:
+                meter.update(before + part * size, len(places))
+
+            for place, found in _batch([(p, todo[p]) for p in chosen], answer, share):
                 if isinstance(found, InputError):
                     if total == 1:
                         raise found
@@ -123,7 +130,7 @@ def write_all(
 
 
 def _batch(
-    chosen: Sequence[tuple[int, Item]], answer: Answer
+    chosen: Sequence[tuple[int, Item]], answer: Answer, share: Share
 ) -> Iterator[tuple[int, Reading | InputError]]:
     """(place, text or what is wrong) of each picture."""
     opened: list[tuple[int, Image]] = []
@@ -132,23 +139,23 @@ def _batch(
             opened.append((place, open_item(item)))
         except InputError as error:
             yield place, error
-    yield from _answers(opened, answer)
+    yield from _answers(opened, answer, share)
 
 
 def _answers(
-    opened: Sequence[tuple[int, Image]], answer: Answer
+    opened: Sequence[tuple[int, Image]], answer: Answer, share: Share
 ) -> Iterator[tuple[int, Reading | InputError]]:
     """If one picture spoils a batch, each is tried alone."""
     if not opened:
         return
     try:
-        found = list(answer([image for _, image in opened], opened[0][0]))
+        found = list(answer([image for _, image in opened], opened[0][0], share))
     except InputError as error:
         if len(opened) == 1:
             yield opened[0][0], error
             return
         for one in opened:
-            yield from _answers([one], answer)
+            yield from _answers([one], answer, lambda part: None)
         return
     yield from ((place, text) for (place, _), text in zip(opened, found, strict=True))
 

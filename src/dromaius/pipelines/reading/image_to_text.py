@@ -22,6 +22,8 @@ from dromaius.pipelines.reading.writing import Wishes, Written, write
 
 Picture = Image.Image | str | Path
 Layout = Literal["auto", "line", "page"]
+Progress = Callable[[int, int], None]
+"""(lines read, lines) of the pictures that are being read."""
 LINE_SHAPE = 3.0
 """An encoder whose pixels are at least so many times as wide as high reads lines in a frame."""
 
@@ -113,6 +115,7 @@ class ImageToText:
         prompt: str | None = None,
         alternatives: int = 1,
         batch_size: int = 8,
+        progress: Progress = lambda done, total: None,
     ) -> Any:
         """Read the text in a picture, or in each of a list; other arguments as `caption`'s.
 
@@ -122,7 +125,7 @@ class ImageToText:
         """
         wishes = Wishes(beams, max_new_tokens, temperature, seed, alternatives)
         given, single = _listed(pictures)
-        found = list(self.stream_texts(given, wishes, prompt, layout, batch_size))
+        found = list(self.stream_texts(given, wishes, prompt, layout, batch_size, progress))
         return found[0] if single else found
 
     def stream_captions(
@@ -144,9 +147,9 @@ class ImageToText:
         prompt: str | None = None,
         layout: Layout = "auto",
         batch_size: int = 8,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = lambda done, total: None,
     ) -> Iterator[Reading]:
-        """As `read`, picture by picture. progress: (pieces read, pieces) of the current batch."""
+        """As `read`, picture by picture."""
         if layout not in ("auto", "line", "page"):
             raise InputError(f"layout must be auto, line or page, got {layout!r}")
         for batch in _batches(pictures, batch_size):
