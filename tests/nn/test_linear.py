@@ -145,6 +145,29 @@ def test_torch_does_the_work_where_there_is_no_kernel(
     assert run(CODE, **change) == "False (1, 4)"
 
 
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (subprocess.TimeoutExpired(["c++"], 1), "was not done after"),
+        (subprocess.CalledProcessError(3, ["c++"]), "failed with status 3"),
+        (PermissionError("no room"), "no room"),
+    ],
+)
+def test_what_cannot_be_built_is_told(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DROMAIUS_KERNELS", raising=False)
+    monkeypatch.setattr(kernels.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(kernels, "_compiler", lambda: ("c++", b""))
+    monkeypatch.setattr(kernels, "_build", fail)
+    with pytest.warns(RuntimeWarning, match=f"few_rows.cpp: no kernels.*{words}"):
+        assert kernels.library.__wrapped__("few_rows") is None
+
+
 @built
 def test_it_is_built_once_and_kept(tmp_path: Path) -> None:
     assert run(CODE, XDG_CACHE_HOME=str(tmp_path)) == "True (1, 4)"

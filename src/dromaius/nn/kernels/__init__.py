@@ -44,12 +44,7 @@ def library(name: str) -> ctypes.CDLL | None:
         # torch is loaded by now, so that the name libgomp means its OpenMP and its threads.
         return ctypes.CDLL(str(built))
     except (OSError, subprocess.SubprocessError) as error:
-        reason = str(error).splitlines()[0].replace(str(source), source.name)
-        warnings.warn(
-            f"{source.name}: no kernels, PyTorch does their work more slowly ({reason})",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_told_why(source.name, error), RuntimeWarning, stacklevel=2)
         return None
 
 
@@ -64,6 +59,16 @@ def _build(compiler: str, source: Path, target: Path) -> None:
     with atomic_path(target) as temporary:
         command = [compiler, *FLAGS, str(source), "-o", str(temporary)]
         subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
+
+
+def _told_why(name: str, error: Exception) -> str:
+    """One line of why there are no kernels, for who wonders that all is slow."""
+    reason = str(error)
+    if isinstance(error, subprocess.TimeoutExpired):
+        reason = f"the compiler was not done after {TIMEOUT} s"
+    elif isinstance(error, subprocess.CalledProcessError):
+        reason = f"the compiler failed with status {error.returncode}"
+    return f"{name}: no kernels, PyTorch does their work more slowly: {reason}"
 
 
 def _compiler() -> tuple[str, bytes] | None:
