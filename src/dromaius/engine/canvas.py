@@ -67,8 +67,12 @@ class Canvas:
         self.seeds = torch.tensor([request.seed for request in requests], device=device)
         self._min_p = torch.tensor([request.min_p or 0.0 for request in requests], device=device)
         self._scale = torch.tensor([float(r.guidance) for r in requests], device=device)
+        self._masked = any(request.min_p for request in requests)
         guided = [request.guided_codes() for request in requests]
         self._interval = torch.tensor(guided, device=device)  # [B,2]
+        self._throughout = all(
+            r.guidance == 1 or r.guided_codes() == (0, r.grid.drawn) for r in requests
+        )
         self.last_guided = max(stop for _, stop in guided)
         """The code from which on no picture has guidance; the host's, it is asked at each pass."""
 
@@ -89,13 +93,15 @@ class Canvas:
 
         count = len(self.requests)
         scores = logits[:count].float()
-        allowed = plausible(scores, each(self._min_p))
+        allowed = plausible(scores, each(self._min_p)) if self._masked else None
         if self.guided:
-            first, stop = self._interval.unbind(1)
-            inside = (each(first) <= index) & (index < each(stop))
-            scale = torch.where(inside, each(self._scale), 1.0)
+            scale = each(self._scale)
+            if not self._throughout:
+                first, stop = self._interval.unbind(1)
+                inside = (each(first) <= index) & (index < each(stop))
+                scale = torch.where(inside, scale, 1.0)
             scores = guide(scores, logits[count:], scale)
-        return scores.masked_fill(~allowed, -torch.inf)
+        return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
     def stop_guidance(self) -> None:
         """Go on without the unwanted rows."""

@@ -117,7 +117,10 @@ class RotaryEmbedding(nn.Module):
         angles = positions[..., None].float() * frequencies  # [B,T,D/2]
         angles = torch.cat((angles, angles), dim=-1)  # [B,T,D]
         scale = attention_scale(self.rope)
-        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        if scale != 1:
+            cos, sin = cos * scale, sin * scale
+        return cos.to(dtype), sin.to(dtype)
 
     def _inverse_frequencies(self, positions: Tensor) -> Tensor:
         if self.rope.rope_type in ("dynamic", "longrope"):

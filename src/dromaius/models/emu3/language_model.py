@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
             [B,T,V] in the model's dtype; T is 1 with `last`, V is stop - start with `span`.
         """
         hidden = self.model(input_ids, positions, mask, cache)
-        if last is not None:
+        if last is not None and hidden.shape[1] > 1:
             hidden = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B,1,C]
         if isinstance(self.lm_head, HostHead):
             return self.lm_head(hidden, span)
