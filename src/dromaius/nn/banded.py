@@ -29,9 +29,13 @@ def alone(x: Tensor) -> bool:
     return len(x) == 1 and not torch.is_grad_enabled() and not autocast
 
 
-def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """function(*batches), item by item unless gradients are wanted: [B,...] -> [B,...]."""
-    if torch.is_grad_enabled() or len(batches[0]) <= 1:
+def each_alone(function: Callable[..., Tensor], *batches: Tensor, pixels: int = 0) -> Tensor:
+    """function(*batches), item by item unless gradients are wanted: [B,...] -> [B,...].
+
+    A GPU takes small pictures, of so many `pixels`, together: one alone would leave it idle.
+    """
+    together = torch.is_grad_enabled() or (batches[0].is_cuda and pixels <= BAND)
+    if together or len(batches[0]) <= 1:
         return function(*batches)
     return torch.cat([function(*one) for one in zip(*(b.split(1) for b in batches), strict=True)])
 

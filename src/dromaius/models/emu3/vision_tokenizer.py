@@ -104,7 +104,7 @@ class Encoder(nn.Module):
 
     def space(self, frames: Tensor) -> Tensor:
         """Each frame alone: [N,3,H,W] -> [N,Z,h,w]."""
-        return each_alone(self._space, frames)
+        return each_alone(self._space, frames, pixels=frames[0, 0].numel())
 
     def time(self, x: Tensor) -> Tensor:
         """[B,Z,T,h,w] -> [B,Z,T/4,h,w]."""
@@ -151,7 +151,8 @@ class Decoder(nn.Module):
 
     def space(self, latents: Tensor, quantized: Tensor) -> Tensor:
         """Each frame alone: latents [N,Z,h,w], quantized [N,E,h,w] -> [N,3,H,W]."""
-        return each_alone(self._space, latents, quantized)
+        pixels = latents[0, 0].numel() * 4 ** (len(self.up) - 1)
+        return each_alone(self._space, latents, quantized, pixels=pixels)
 
     def _time(self, x: Tensor) -> Tensor:
         for block in self.time_res_stack:
