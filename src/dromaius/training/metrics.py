@@ -2,9 +2,11 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,8 @@ def _step(line: str) -> float:
 
 def _tensorboard(folder: Path, step: int) -> Any:
     """A writer for whose readers steps behind `step` of earlier sittings are void."""
+    # with this TensorBoard does without TensorFlow, whose import takes seconds where it is there
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
