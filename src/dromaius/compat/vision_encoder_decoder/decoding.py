@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from dromaius.compat.vision_encoder_decoder.configuration import (
-    TOKEN_IDS,
-    VisionEncoderDecoderConfig,
-)
+from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
+from dromaius.compat.vision_encoder_decoder.ids import TokenIds
 from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
 from dromaius.compat.vision_encoder_decoder.searching import write_texts
-from dromaius.errors import ContextError, InputError
+from dromaius.errors import ContextError
 from dromaius.models.vision_encoder_decoder import parts
+from dromaius.models.vision_encoder_decoder.acceleration import Acceleration, accelerated
 from dromaius.models.vision_encoder_decoder.own_products import own_products
 
 _NEW_TOKENS = 20
@@ -34,7 +33,7 @@ _THEIRS = (
 _DECODER_ARGUMENTS = ("decoder_input_ids", "decoder_attention_mask", "decoder_start_token_id")
 
 
-class DecodingSettings:
+class DecodingSettings(TokenIds):
     """The part of the model that knows start, padding and end, and how long a text may be.
 
     An id comes from `generate`'s arguments, else from what was last assigned to `model.config` or
@@ -45,58 +44,11 @@ class DecodingSettings:
     config: VisionEncoderDecoderConfig
     generation_config: GenerationConfig
     decoder: Any
+    _acceleration = Acceleration()
 
-    def note_ids(self) -> None:
-        """Remembers the configuration's ids: what differs later was assigned since."""
-        self._noted = {name: getattr(self.config, name, None) for name in TOKEN_IDS}
-
-    def read_config(self) -> None:
-        """Takes over what was assigned to `model.config` since the last time."""
-        for name in TOKEN_IDS:
-            value = getattr(self.config, name, None)
-            if value != self._noted[name]:
-                setattr(self.generation_config, name, value)
-        self.note_ids()
-        if isinstance(self.config, VisionEncoderDecoderConfig):  # it may have been replaced
-            self.generation_config.update(**self.config.take_decoding())
-
-    def use_tokenizer(self, tokenizer: Any) -> None:
-        """Takes start, end and padding from a tokenizer.
-
-        Start is its `cls` or else `bos` token, end `sep` or else `eos`, padding `pad` or else end.
-        TrOCR's decoders start with the end token: its configuration says so and is kept.
-        Raises InputError if the tokenizer has more tokens than the decoder.
-        """
-        size = self.decoder.get_input_embeddings().num_embeddings
-        if len(tokenizer) > size:
-            raise InputError(
-                f"the tokenizer has {len(tokenizer)} tokens, the decoder {size}: they do not belong"
-                " together (or call model.resize_token_embeddings(len(tokenizer)))"
-            )
-        end = _either(tokenizer.sep_token_id, tokenizer.eos_token_id)
-        start = getattr(self.config.decoder, "decoder_start_token_id", None)
-        if start is None:
-            start = _either(tokenizer.cls_token_id, tokenizer.bos_token_id)
-        self.config.decoder_start_token_id = start
-        self.config.eos_token_id = end
-        self.config.pad_token_id = _either(tokenizer.pad_token_id, end)
-        self.read_config()
-
-    def start_and_pad(self) -> tuple[int, int]:
-        """Ids for shifting labels. Raises ValueError if no start id is set anywhere."""
-        self.read_config()
-        sources = (self.generation_config, self.config, self.config.decoder)
-        ids = {
-            name: next((i for s in sources if (i := getattr(s, name, None)) is not None), None)
-            for name in TOKEN_IDS
-        }
-        start = _one(_either(ids["decoder_start_token_id"], ids["bos_token_id"]))
-        pad = _one(_either(ids["pad_token_id"], ids["eos_token_id"]))
-        if start is None:
-            raise ValueError("set model.config.decoder_start_token_id: labels begin after it")
-        if pad is None:
-            raise ValueError("set model.config.pad_token_id: ignored labels are read as it")
-        return start, pad
+    def vocabulary_size(self) -> int:
+        """Tokens that the decoder has embeddings for."""
+        return self.decoder.get_input_embeddings().num_embeddings
 
     @torch.no_grad()
     def generate(
@@ -127,8 +79,32 @@ class DecodingSettings:
             bare = encoded.last_hidden_state[..., :0]
             kwargs["encoder_outputs"] = EncoderOutput(last_hidden_state=bare)
             streamer = kwargs.get("streamer")
-            kwargs["custom_generate"] = partial(write_texts, encoded=encoded, streamer=streamer)
+            kwargs["custom_generate"] = partial(
+                write_texts,
+                encoded=encoded,
+                instead=self._acceleration.matrices,
+                streamer=streamer,
+            )
         return super().generate(None, generation_config, **kwargs)  # type: ignore[misc]  # a mixin
+
+    def accelerate(
+        self, *, encoder: str | None = "bfloat16", decoder: str | None = "int8"
+    ) -> "DecodingSettings":
+        """Makes `generate` faster, and its text nearly the same; returns the model.
+
+        The model's own weights stay, beside copies that only `generate` uses: what is trained,
+        saved or returned by a forward pass does not change. Call it again after weights have
+        changed or moved; with None for both parts `generate` is exact again.
+
+        Args:
+            encoder: "bfloat16" (or "float16").
+            decoder: "int8", "int4" or "fp8".
+
+        Raises InputError for another word, or a decoder that has to be called as a module.
+        """
+        model: Any = self
+        self._acceleration = accelerated(model, encoder, decoder)
+        return self
 
     def _is_ours(self, settings: Any, kwargs: dict[str, Any]) -> bool:
         """Whether our loop can write what is asked for."""
@@ -149,6 +125,8 @@ class DecodingSettings:
         options = {name: kwargs.pop(name) for name in known & set(kwargs)}
         for name in ("output_attentions", "output_hidden_states"):
             options[name] = bool(_setting(name, kwargs, settings, self.generation_config))
+        if (encoder := self._acceleration.encoder) is not None:
+            options["instead"] = encoder
         with own_products(model.encoder):
             return model._encoded(pixels, given, mask, **options)
 
@@ -182,12 +160,3 @@ def _setting(name: str, kwargs: dict[str, Any], *configs: Any) -> Any:
     """The first that is given."""
     values = [kwargs.get(name), *(getattr(config, name, None) for config in configs)]
     return next((value for value in values if value is not None), None)
-
-
-def _either(first: Any, second: Any) -> Any:
-    return second if first is None else first
-
-
-def _one(ids: Any) -> int | None:
-    """Several ids may end a text; the first stands for them."""
-    return ids[0] if isinstance(ids, (list, tuple)) else ids
