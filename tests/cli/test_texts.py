@@ -193,7 +193,7 @@ def test_an_interruption_keeps_what_is_written(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         results = Results("new/out.jsonl", False, True, "some model")
-        work.write_all(items(["some"], pdf=False), results, answer, 2, True, "looking")
+        work.write_all(items(["some"], pdf=False), results, answer, 2, 2**20, True, "looking")
     rows = [json.loads(line) for line in (tmp_path / "new" / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == ["picture 0", "picture 1"]
 

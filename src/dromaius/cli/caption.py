@@ -23,6 +23,9 @@ Model = Annotated[
     ),
 ]
 
+MOST_PIXELS = 128 * 2**20
+"""Of pictures that are open at a time: 400 MB."""
+
 
 def caption(
     images: texts.Sources,
@@ -69,7 +72,8 @@ def caption(
         )
 
     # one by one where tokens are drawn: a text then follows from its seed, not its neighbours
-    texts.write_all(todo, results, answer, 1 if temperature or is_emu3 else batch, quiet, "looking")
+    together = 1 if temperature or is_emu3 else batch
+    texts.write_all(todo, results, answer, together, MOST_PIXELS, quiet, "looking")
 
 
 def _described(model: Any, picture: "Image", max_tokens: int | None) -> "Reading":

@@ -27,6 +27,10 @@ Layout = Annotated[
     ),
 ]
 
+MOST_PIXELS = 2 * 2**20
+"""Of pictures that are taken together: lines go in batches; a page, which is a batch of lines, goes
+alone, and its text is seen once it is read."""
+
 
 def read(
     images: texts.Sources,
@@ -74,6 +78,5 @@ def read(
             progress=lambda done, total: share(done / total),
         )
 
-    # pages come one by one: each is a batch of lines, and its text is seen once it is read
-    together = 1 if temperature or layout == "page" or todo[0].page else batch
-    texts.write_all(todo, results, answer, together, quiet, "reading")
+    together = 1 if temperature else batch
+    texts.write_all(todo, results, answer, together, MOST_PIXELS, quiet, "reading")

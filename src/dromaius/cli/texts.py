@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,31 +84,42 @@ def check_flags(
 def check_single(todo: Sequence[Item]) -> None:
     """Raises InputError for the only picture of a command if it cannot be read.
 
-    A slip is said at once: importing torch and loading a model take a while.
+    A slip is said at once: importing torch and loading a model take a while. What can be read only
+    once (standard input, a pipe) is left alone.
     """
     if len(todo) == 1 and todo[0].name != "-":
-        open_item(todo[0])
+        path = Path(todo[0].name)
+        if path.is_file() or not path.exists():
+            open_item(todo[0])
 
 
 def write_all(
-    todo: Sequence[Item], results: Results, answer: Answer, batch: int, quiet: bool, doing: str
+    todo: Sequence[Item],
+    results: Results,
+    answer: Answer,
+    batch: int,
+    most_pixels: int,
+    quiet: bool,
+    doing: str,
 ) -> None:
     """Answers all pictures, writing each text as it comes.
 
     A picture that cannot be read is said and left out; the exit code is then 1. If it is the only
     one, the error itself is raised.
+
+    Args:
+        batch, most_pixels: pictures that are taken together at most; one is always taken.
     """
     failed = done = 0
+    total = len(todo)
     places = [i for i, item in enumerate(todo) if (item.name, item.page) not in results.held]
-    total, rest = len(todo), iter(places)
     with console.Meter(doing, "pictures", quiet) as meter, results:
-        while chosen := list(islice(rest, batch)):
-            before, size = done + failed, len(chosen)
+        for opened in _opened(todo, places, batch, most_pixels):
 
-            def share(part: float, before: int = before, size: int = size) -> None:
+            def share(part: float, before: int = done + failed, size: int = len(opened)) -> None:
                 meter.update(before + part * size, len(places))
 
-            for place, found in _batch([(p, todo[p]) for p in chosen], answer, share):
+            for place, found in _answers(opened, answer, share):
                 if isinstance(found, InputError):
                     if total == 1:
                         raise found
@@ -129,35 +140,49 @@ def write_all(
         raise typer.Exit(1)
 
 
-def _batch(
-    chosen: Sequence[tuple[int, Item]], answer: Answer, share: Share
-) -> Iterator[tuple[int, Reading | InputError]]:
-    """(place, text or what is wrong) of each picture."""
-    opened: list[tuple[int, Image]] = []
-    for place, item in chosen:
+def _opened(
+    todo: Sequence[Item], places: Sequence[int], batch: int, most_pixels: int
+) -> Iterator[list[tuple[int, Image | InputError]]]:
+    """(place, picture or what is wrong with it), so many at a time as fit together."""
+    held: list[tuple[int, Image | InputError]] = []
+    pixels = 0
+    for place in places:
         try:
-            opened.append((place, open_item(item)))
+            image = open_item(todo[place])
         except InputError as error:
-            yield place, error
-    yield from _answers(opened, answer, share)
+            held.append((place, error))
+        else:
+            held.append((place, image))
+            pixels += image.width * image.height
+        if len(held) >= batch or pixels >= most_pixels:
+            yield held
+            held, pixels = [], 0
+    if held:
+        yield held
 
 
 def _answers(
-    opened: Sequence[tuple[int, Image]], answer: Answer, share: Share
+    opened: Sequence[tuple[int, Image | InputError]], answer: Answer, share: Share
 ) -> Iterator[tuple[int, Reading | InputError]]:
-    """If one picture spoils a batch, each is tried alone."""
-    if not opened:
+    """(place, text or what is wrong). If one picture spoils a batch, each is tried alone."""
+    good: list[tuple[int, Image]] = []
+    for place, image in opened:
+        if isinstance(image, InputError):
+            yield place, image
+        else:
+            good.append((place, image))
+    if not good:
         return
     try:
-        found = list(answer([image for _, image in opened], opened[0][0], share))
+        found = list(answer([image for _, image in good], good[0][0], share))
     except InputError as error:
-        if len(opened) == 1:
-            yield opened[0][0], error
+        if len(good) == 1:
+            yield good[0][0], error
             return
-        for one in opened:
+        for one in good:
             yield from _answers([one], answer, lambda part: None)
         return
-    yield from ((place, text) for (place, _), text in zip(opened, found, strict=True))
+    yield from ((place, text) for (place, _), text in zip(good, found, strict=True))
 
 
 def _named(error: InputError, item: Item) -> str:

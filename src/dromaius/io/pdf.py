@@ -18,8 +18,10 @@ _MAGIC = b"%PDF-"
 
 
 def is_pdf(source: str | Path) -> bool:
-    """Whether a file begins as a PDF does, within the first kilobyte."""
+    """Whether a file begins as a PDF does, within the first kilobyte. A pipe is not looked into."""
     try:
+        if not Path(source).is_file():
+            return False
         with open(source, "rb") as file:
             return _MAGIC in file.read(1024)
     except OSError:

@@ -65,8 +65,17 @@ def test_texts_and_scores_are_those_of_transformers(
     assert [r.text for r in model.read(PICTURES, beams=beams, layout="line")] == texts
 
 
-def test_the_checkpoints_own_settings_hold(tmp_path: Path) -> None:
-    folders.write(tmp_path, num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 2},
+        {"num_beams": 2, "early_stopping": "never", "bad_words_ids": [[9], [11, 12]]},
+        {"repetition_penalty": 1.4, "min_length": 8, "no_repeat_ngram_size": 3},
+    ],
+    ids=str,
+)
+def test_the_checkpoints_own_settings_hold(settings: dict[str, Any], tmp_path: Path) -> None:
+    folders.write(tmp_path, **settings)
     texts, scores = theirs(tmp_path)
     found = dromaius.load(tmp_path).caption(PICTURES)
     assert [reading.text for reading in found] == texts

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,8 +40,11 @@ class TextRules:
     """Beyond the start; None where no file says it."""
     beams: int = 1
     length_penalty: float = 1.0
-    early_stopping: bool = False
+    early_stopping: bool | Literal["never"] = False
+    repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    min_length: int = 0
+    """Tokens, the start included, before which no text ends."""
     bad_words: tuple[tuple[int, ...], ...] = ()
 
 
@@ -103,8 +106,17 @@ def load(
 def read_rules(folder: Path, decoder: Any) -> TextRules:
     """How the model's texts begin and end. `decoder`: its configuration.
 
-    Raises CheckpointError if no file says how they begin.
+    Raises CheckpointError if no file says how they begin, or a setting is of the wrong kind.
     """
+    try:
+        return _rules(folder, decoder)
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{folder}: settings of generation: {error}") from error
+
+
+def _rules(folder: Path, decoder: Any) -> TextRules:
     whole = read_json(folder / "config.json")
     path = folder / "generation_config.json"
     sources: list[Any] = [read_json(path) if path.is_file() else {}, whole, decoder.to_dict()]
@@ -126,7 +138,7 @@ def read_rules(folder: Path, decoder: Any) -> TextRules:
             f"{folder} does not say with which token a text starts: set decoder_start_token_id in "
             "generation_config.json"
         )
-    pad = said_of_ids("pad_token_id")
+    pad, stop = said_of_ids("pad_token_id"), said("early_stopping")
     longest, new = said("max_length"), said("max_new_tokens")
     if new is None and isinstance(longest, int):
         new = longest - 1  # transformers counts the start
@@ -138,8 +150,10 @@ def read_rules(folder: Path, decoder: Any) -> TextRules:
         max_new_tokens=new if isinstance(new, int) and new > 0 else None,
         beams=max(1, int(said("num_beams") or 1)),
         length_penalty=float(1.0 if (p := said("length_penalty")) is None else p),
-        early_stopping=bool(said("early_stopping")),
+        early_stopping="never" if stop == "never" else bool(stop),
+        repetition_penalty=float(said("repetition_penalty") or 1.0),
         no_repeat_ngram=int(said("no_repeat_ngram_size") or 0),
+        min_length=int(said("min_length") or 0),
         bad_words=tuple(tuple(word) for word in words),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from dromaius.models.vision_encoder_decoder.onnx.graphs import (
     ENCODER,
     names,
 )
+from dromaius.pipelines.reading.checkpoint import TextRules
 from dromaius.pipelines.reading.image_to_text import ImageToText
 from dromaius.pipelines.reading.writing import Wishes, write
 
@@ -108,7 +108,7 @@ def greedy(
 
 def _same_texts(model: ImageToText, folder: Path, pixels: Tensor) -> tuple[bool, int]:
     """Whether both write the same ids for some images, and how many ids those are."""
-    rules = replace(model.rules, no_repeat_ngram=0, bad_words=(), length_penalty=1.0)
+    rules = TextRules(model.rules.start, model.rules.end, model.rules.pad)  # plainly greedy
     prompts = torch.full((len(pixels), 1), rules.start)
     with torch.inference_mode():
         encoded = model.model.encode(pixels)

@@ -153,15 +153,23 @@ class _Rules:
     def __init__(
         self, rules: TextRules, prompts: Tensor, temperature: float, watch: _Watch | None
     ) -> None:
-        from transformers import NoBadWordsLogitsProcessor, NoRepeatNGramLogitsProcessor
+        from transformers import generation
 
-        self.rules: list[Any] = []
+        self.rules: list[Any] = []  # in transformers' order
+        ends = torch.tensor(rules.end, device=prompts.device) if rules.end else None
+        if rules.repetition_penalty != 1:
+            penalty = generation.RepetitionPenaltyLogitsProcessor(rules.repetition_penalty)
+            self.rules.append(penalty)
         if rules.no_repeat_ngram:
-            self.rules.append(NoRepeatNGramLogitsProcessor(rules.no_repeat_ngram))
+            self.rules.append(generation.NoRepeatNGramLogitsProcessor(rules.no_repeat_ngram))
         if rules.bad_words:
             words = [list(word) for word in rules.bad_words]
-            ends = torch.tensor(rules.end, device=prompts.device) if rules.end else None
-            self.rules.append(NoBadWordsLogitsProcessor(words, eos_token_id=ends))
+            self.rules.append(generation.NoBadWordsLogitsProcessor(words, eos_token_id=ends))
+        if rules.min_length and ends is not None:
+            least = generation.MinLengthLogitsProcessor(
+                rules.min_length, ends, device=str(prompts.device)
+            )
+            self.rules.append(least)
         self.temperature, self.watch = temperature, watch
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
