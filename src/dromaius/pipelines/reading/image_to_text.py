@@ -16,7 +16,7 @@ from dromaius.io.images import open_image, to_rgb
 from dromaius.models.vision_encoder_decoder.model import VisionEncoderDecoder
 from dromaius.pipelines.reading import facts
 from dromaius.pipelines.reading.checkpoint import TextRules
-from dromaius.pipelines.reading.lines import Box, cut_at_gaps, find_lines, paper_colour
+from dromaius.pipelines.reading.lines import Box, Page, cut_at_gaps, find_lines, paper_colour
 from dromaius.pipelines.reading.pictures import PictureSettings
 from dromaius.pipelines.reading.writing import Wishes, Written, write
 
@@ -172,7 +172,7 @@ class ImageToText:
         if layout == "line" or (layout == "auto" and prompt is not None):
             return [(None, self._framed(image, None))]
         page = find_lines(image)
-        if layout == "auto" and len(page.lines) == 1 and _fills(page.lines[0], image):
+        if layout == "auto" and _is_one_line(page, image):
             return [(None, self._framed(image, page.paper))]
         return [(box, self._framed(page.cut(box), page.paper)) for box in page.lines]
 
@@ -268,9 +268,14 @@ def _mean_score(parts: Sequence[Reading]) -> float:
     )
 
 
-def _fills(box: Box, image: Image.Image) -> bool:
-    """Whether a picture is a line's own: of letters without ascenders the ink is a fifth of it."""
-    return box.height > 0.2 * image.height
+def _is_one_line(page: Page, image: Image.Image) -> bool:
+    """Whether a picture is a line's own and lies level.
+
+    Of letters without ascenders the ink may be a fifth of the line's height.
+    """
+    if len(page.lines) != 1 or page.degrees:
+        return False
+    return page.lines[0].height > 0.2 * image.height
 
 
 def _widened(line: Image.Image, width: int, paper: tuple[int, int, int]) -> Image.Image:
