@@ -70,7 +70,7 @@ def greedy(xp: Namespace, settings: Settings, read: Read, prompt: Array, cache: 
             length=state.length + 1,
             sequences=xp.write(state.sequences, token[:, :, None], state.length),
             last=token,
-            ended=state.ended | _is_end(xp, settings, token),
+            ended=state.ended | _among(token, settings.eos),
             lengths=state.lengths + xp.cast(~state.ended, "int32"),
             totals=state.totals + gain,
         )
@@ -164,14 +164,14 @@ def _advance(xp: Namespace, settings: Settings, state: _Beams, logits: Array, st
     chances = _forced(xp, settings, xp.log_softmax(xp.cast(logits, "float32")), state.length)
     totals = xp.reshape(chances, (images, count, words)) + state.totals[:, :, None]
     # more candidates than beams: that all beams can go on if the best of them end
-    candidates = max(2, 1 + len(settings.eos)) * count
+    candidates = min(max(2, 1 + len(settings.eos)), words) * count
     totals, found = xp.top_k(xp.reshape(totals, (images, count * words)), candidates)  # [B, C]
     origins, tokens = found // words, found % words
     texts = xp.pick(state.running, origins)  # [B, C, L]
     here = xp.arange(settings.max_length) == state.length
     texts = xp.where(here, tokens[:, :, None], texts)
     full = state.length + 1 >= settings.max_length
-    ends = _is_end(xp, settings, tokens) | full
+    ends = _among(tokens, settings.eos) | full
 
     going, best = xp.top_k(xp.where(ends, totals + _WORST, totals), count)  # [B, K]
     state = _collect(xp, settings, state, texts, totals, ends, start)
@@ -236,25 +236,18 @@ def _room(xp: Namespace, settings: Settings, prompt: Array, fill: int) -> Array:
     return xp.concat([prompt, rest], axis=1)
 
 
-def _is_end(xp: Namespace, settings: Settings, tokens: Array) -> Array:
-    ends = tokens != tokens
-    for token in settings.eos:
-        ends = ends | (tokens == token)
-    return ends
+def _among(tokens: Array, ids: tuple[int, ...]) -> Array:
+    """Which of the tokens are one of the ids."""
+    found = tokens != tokens  # none
+    for token in ids:
+        found = found | (tokens == token)
+    return found
 
 
 def _forced(xp: Namespace, settings: Settings, chances: Array, length: Array) -> Array:
     """Log-probabilities [R, V]; for the last token that fits, those of the forced ids are 0."""
     if not settings.forced_eos:
         return chances
-    forced = _is_end_of(xp, settings.forced_eos, xp.shape(chances)[-1])
+    forced = _among(xp.arange(xp.shape(chances)[-1])[None], settings.forced_eos)
     only = xp.where(forced, xp.asarray(0.0, "float32"), xp.asarray(float("-inf"), "float32"))
     return xp.where(length + 1 >= settings.max_length, only, chances)
-
-
-def _is_end_of(xp: Namespace, ids: tuple[int, ...], words: int) -> Array:
-    places = xp.arange(words)[None, :]
-    found = places < 0
-    for token in ids:
-        found = found | (places == token)
-    return found
