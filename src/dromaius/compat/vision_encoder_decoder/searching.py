@@ -4,6 +4,7 @@ Legend: B images, K rows of each (beams, or texts that are sampled), R = B * K, 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +19,8 @@ from transformers.generation import (
 from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
 from dromaius.engine.beam_search import Beams, NextLogits, Record, search_beams, write_rows
 from dromaius.models.vision_encoder_decoder.called import CalledDecoder
-from dromaius.models.vision_encoder_decoder.fast import FastDecoder
 from dromaius.models.vision_encoder_decoder.families import read_layers
+from dromaius.models.vision_encoder_decoder.fast import FastDecoder
 from dromaius.models.vision_encoder_decoder.model import check_mask
 from dromaius.models.vision_encoder_decoder.own_products import own_products
 
@@ -47,64 +48,83 @@ def write_texts(
     Raises InputError for ids outside of the vocabulary or a mask that does not fit the images.
     """
     config: Any = generation_config
-    beams, copies = config.num_beams or 1, config.num_return_sequences or 1
-    if beams > 1 and streamer is not None:
+    by_beams = (config.num_beams or 1) > 1
+    if by_beams and streamer is not None:
         raise ValueError("a streamer cannot follow several beams: set num_beams=1")
-    rows = max(beams, copies)
-    prompts = input_ids[::rows]
+    rows = max(config.num_beams or 1, config.num_return_sequences or 1)
+    prompts, mask = input_ids[::rows], given.get("decoder_attention_mask")
+    mask = None if mask is None else mask[::rows]
     model.check_ids(prompts, "decoder_input_ids")
     check_mask(encoded.attention_mask, encoded.memory)
-    prompt_mask = given.get("decoder_attention_mask")
-    decoder = _decoder(
-        model,
-        encoded,
-        config,
-        rows,
-        None if prompt_mask is None else prompt_mask[::rows],
-        instead,
-    )
+    decoder = _decoder(model, encoded, config, rows, mask, instead)
     wanted = bool(config.return_dict_in_generate)
     record = Record(
         scores=[] if wanted and config.output_scores else None,
         logits=[] if wanted and config.output_logits else None,
     )
+    write = _by_beams if by_beams else partial(_by_rows, streamer=streamer)
     with own_products(model.decoder):
-        if beams > 1:
-            found = search_beams(
-                decoder,
-                prompts,
-                _beams(config),
-                logits_processor,
-                stopping_criteria,
-                returned=copies,
-                record=record,
-            )
-            ids, scores, chosen = found.ids, found.scores, found.rows
-        else:
-            ids = write_rows(
-                decoder,
-                prompts,
-                copies,
-                logits_processor,
-                stopping_criteria,
-                sample=bool(config.do_sample),
-                filler=_filler(config, stopping_criteria),
-                record=record,
-                show=None if streamer is None else lambda new: streamer.put(new.cpu()),
-            )
+        found = write(decoder, prompts, config, logits_processor, stopping_criteria, record)
+    if not wanted:
+        return found["sequences"]
+    output = GenerateBeamEncoderDecoderOutput if by_beams else GenerateEncoderDecoderOutput
+    return output(**found, **_seen(decoder, record, encoded, config))
+
+
+def _by_rows(
+    decoder: NextLogits,
+    prompts: Tensor,
+    config: Any,
+    rules: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    record: Record,
+    streamer: Any,
+) -> dict[str, Any]:
+    ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    ids = write_rows(
+        decoder,
+        prompts,
+        config.num_return_sequences or 1,
+        rules,
+        stopping_criteria,
+        sample=bool(config.do_sample),
+        filler=int(config._pad_token_tensor) if ends else None,
+        record=record,
+        show=None if streamer is None else lambda new: streamer.put(new.cpu()),
+    )
     if streamer is not None:
         streamer.end()
-    if not wanted:
-        return ids
-    seen = _seen(decoder, record, encoded, config)
-    if beams == 1:
-        return GenerateEncoderDecoderOutput(sequences=ids, **seen)
-    return GenerateBeamEncoderDecoderOutput(
-        sequences=ids,
-        sequences_scores=scores if config.output_scores else None,
-        beam_indices=chosen,
-        **seen,
+    return {"sequences": ids}
+
+
+def _by_beams(
+    decoder: NextLogits,
+    prompts: Tensor,
+    config: Any,
+    rules: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    record: Record,
+) -> dict[str, Any]:
+    ends, pad = config._eos_token_tensor, config._pad_token_tensor
+    beams = Beams(
+        count=config.num_beams,
+        longest=config.max_length,
+        length_penalty=config.length_penalty,
+        early_stopping=config.early_stopping,
+        end_ids=0 if ends is None else len(ends),
+        # As transformers: a padding id of 0 counts as none, and without an end nothing is filled.
+        filler=-1 if ends is None else int(pad) or int(ends[0]),
+        sample=bool(config.do_sample),
     )
+    count = config.num_return_sequences or 1
+    found = search_beams(
+        decoder, prompts, beams, rules, stopping_criteria, returned=count, record=record
+    )
+    return {
+        "sequences": found.ids,
+        "sequences_scores": found.scores if config.output_scores else None,
+        "beam_indices": found.rows,
+    }
 
 
 def _decoder(
@@ -117,6 +137,7 @@ def _decoder(
 ) -> NextLogits:
     """Our own step where there is one and nothing is asked that only the module returns."""
     memory: Any = encoded.memory
+    memory = memory.to(model.decoder.dtype)
     wishes = {name: bool(getattr(config, name)) for name in _WISHES}
     if config.use_cache and not any(wishes.values()):
         layers = read_layers(model.decoder, instead)
@@ -134,26 +155,6 @@ def _decoder(
 
 
 _WISHES = ("output_attentions", "output_hidden_states")
-
-
-def _beams(config: Any) -> Beams:
-    ends, pad = config._eos_token_tensor, config._pad_token_tensor
-    return Beams(
-        count=config.num_beams,
-        longest=config.max_length,
-        length_penalty=config.length_penalty,
-        early_stopping=config.early_stopping,
-        end_ids=0 if ends is None else len(ends),
-        # As transformers: a padding id of 0 counts as none, and without an end nothing is filled.
-        filler=-1 if ends is None else int(pad) or int(ends[0]),
-        sample=bool(config.do_sample),
-    )
-
-
-def _filler(config: Any, stopping_criteria: StoppingCriteriaList) -> int | None:
-    """The padding id, if ids end a text at all."""
-    ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
-    return int(config._pad_token_tensor) if ends else None
 
 
 def _seen(decoder: Any, record: Record, encoded: EncoderOutput, config: Any) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def _untouched(decoder: nn.Module) -> bool:
             return False
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return False
-    return all(parameter.dtype in _PLAIN for parameter in decoder.parameters())
+    parameters = list(decoder.parameters())  # other libraries' numbers are types of their own
+    return all(type(p) is nn.Parameter and p.dtype in _PLAIN for p in parameters)
 
 
 class _Reader:

@@ -18,7 +18,8 @@ def own_products(*parts: nn.Module) -> Iterator[None]:
 
     The two differ in nothing but `forward`: parameters, hooks and state stay the same objects.
     """
-    layers = [m for part in parts for m in part.modules() if type(m) is nn.Linear]
+    modules = (module for part in parts for module in part.modules())
+    layers = [m for m in modules if type(m) is nn.Linear and type(m.weight) is nn.Parameter]
     for layer in layers:
         layer.__class__ = Linear
     try:
