@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
+import dromaius
 from dromaius.errors import ContextError, InputError
 from dromaius.models.vision_encoder_decoder import arrays
+from dromaius.models.vision_encoder_decoder.arrays import layers
 from tests.models.vision_encoder_decoder.arrays.conftest import (
     FAMILIES,
     PAD,
@@ -149,6 +154,24 @@ def test_hidden_states_stand_for_pictures_and_padding_is_not_read(make: Make) ->
         numpy, pair.config, pair.params, hidden=padded, hidden_mask=mask, max_length=10
     )
     np.testing.assert_array_equal(found.sequences, _ours(pair, max_length=10).sequences)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["nano-reader", "nano-captioner"])
+def test_the_models_of_this_package_run_without_pytorch(name: str) -> None:
+    folder = Path(dromaius.__file__).parent / "assets" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    config, params = arrays.load(folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    height, width = layers.pair(config["encoder"]["image_size"])
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
+    pixels[1, :, height // 3 : height // 2] = -1.0
+    expected = transformers.VisionEncoderDecoderModel.from_pretrained(folder).generate(
+        torch.from_numpy(pixels)
+    )
+    found = arrays.generate(numpy, config, params, pixels, generation=generation)
+    np.testing.assert_array_equal(found.sequences, expected.numpy())
 
 
 def test_where_settings_come_from(make: Make) -> None:
