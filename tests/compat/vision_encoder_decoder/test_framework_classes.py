@@ -108,7 +108,7 @@ def test_tensorflow_variables(saved: Path) -> None:
             loss = model(PIXELS, labels=IDS, training=True).loss
         variables = model.trainable_variables
         for variable, grad in zip(variables, tape.gradient(loss, variables), strict=True):
-            variable.assign_sub(0.01 * grad)
+            variable.assign_sub(0.01 * tf.convert_to_tensor(grad))
     assert float(model(PIXELS, labels=IDS).loss[0]) < before
 
 

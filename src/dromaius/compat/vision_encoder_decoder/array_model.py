@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -163,10 +164,11 @@ class ArrayModel(TokenIds):
 
     def _save_settings(self, folder: Path) -> None:
         """Writes config.json and generation_config.json; warns of others' weights beside."""
-        self.read_config()
+        generation = copy.deepcopy(self.generation_config)
+        generation.update(**self.all_ids())  # PyTorch's class looks for them there alone
         self.config.architectures = ["VisionEncoderDecoderModel"]
         write_text(folder / "config.json", self.config.to_json_string())
-        write_text(folder / "generation_config.json", self.generation_config.to_json_string())
+        write_text(folder / "generation_config.json", generation.to_json_string())
         if others := [name for name in folders.held(folder) if name != self.own_files]:
             warn_once(
                 f"{folder} also holds weights of {' and '.join(others)}, which stay as they were: "

@@ -59,14 +59,18 @@ class TokenIds:
         self.config.pad_token_id = _either(tokenizer.pad_token_id, end)
         self.read_config()
 
-    def start_and_pad(self) -> tuple[int, int]:
-        """Ids for shifting labels. Raises ValueError if no start id is set anywhere."""
+    def all_ids(self) -> dict[str, Any]:
+        """The ids under their names in the configuration, wherever they are set; or None."""
         self.read_config()
         sources = (self.generation_config, self.config, self.config.decoder)
-        ids = {
+        return {
             name: next((i for s in sources if (i := getattr(s, name, None)) is not None), None)
             for name in TOKEN_IDS
         }
+
+    def start_and_pad(self) -> tuple[int, int]:
+        """Ids for shifting labels. Raises ValueError if no start id is set anywhere."""
+        ids = self.all_ids()
         start = _one(_either(ids["decoder_start_token_id"], ids["bos_token_id"]))
         pad = _one(_either(ids["pad_token_id"], ids["eos_token_id"]))
         if start is None:
