@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -106,18 +107,17 @@ def test_rows_and_scores_tell_how_a_text_came_about() -> None:
     torch.testing.assert_close(record.logits[1].log_softmax(-1), record.scores[1])
 
 
-def test_a_batch_equals_its_prompts_alone() -> None:
+@pytest.mark.parametrize("early", [True, False, "never"])
+def test_a_batch_equals_its_prompts_alone(early: Any) -> None:
     prompts = torch.tensor([[0, 1], [2, 0], [1, 2]])
-    for early in (True, False, "never"):
-        beams = Beams(2, 2 + NEW, early_stopping=early, filler=FILLER)
-        together = search_beams(Toy(11, 2), prompts, beams, unruled, ended)
-        for number in range(3):
-            one = prompts[number : number + 1]
-            alone = search_beams(Toy(11, 2), one, beams, unruled, ended)
-            width = alone.ids.shape[1]
-            assert torch.equal(together.ids[number, :width], alone.ids[0])
-            assert set(together.ids[number, width:].tolist()) <= {FILLER}
-            torch.testing.assert_close(together.scores[number], alone.scores[0])
+    beams = Beams(2, 2 + NEW, early_stopping=early, filler=FILLER)
+    together = search_beams(Toy(11, 2), prompts, beams, unruled, ended)
+    for number in range(3):
+        alone = search_beams(Toy(11, 2), prompts[number : number + 1], beams, unruled, ended)
+        width = alone.ids.shape[1]
+        assert torch.equal(together.ids[number, :width], alone.ids[0])
+        assert set(together.ids[number, width:].tolist()) <= {FILLER}
+        torch.testing.assert_close(together.scores[number], alone.scores[0])
 
 
 def test_rules_are_obeyed_and_ended_rows_are_filled() -> None:

@@ -3,7 +3,7 @@
 Legend: B images, K rows of each (beams, or texts that are sampled), R = B * K, P prompt tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -62,12 +62,14 @@ def write_texts(
         scores=[] if wanted and config.output_scores else None,
         logits=[] if wanted and config.output_logits else None,
     )
-    write = _by_beams if by_beams else partial(_by_rows, streamer=streamer)
+    write: Callable[..., dict[str, Any]] = _by_beams
+    if not by_beams:
+        write = partial(_by_rows, streamer=streamer)
     with own_products(model.decoder):
         found = write(decoder, prompts, config, logits_processor, stopping_criteria, record)
     if not wanted:
         return found["sequences"]
-    output = GenerateBeamEncoderDecoderOutput if by_beams else GenerateEncoderDecoderOutput
+    output: Any = GenerateBeamEncoderDecoderOutput if by_beams else GenerateEncoderDecoderOutput
     return output(**found, **_seen(decoder, record, encoded, config))
 
 

@@ -88,7 +88,7 @@ class _Reader:
         return Matrix(name, self.instead.get(name, weight), module.bias)
 
 
-def by_outputs(decoder: nn.Module) -> None:
+def by_outputs(decoder: Any) -> None:
     """Lays GPT2's matrices [C,O] out in memory by outputs, as products of few rows read them.
 
     Shapes, values and the parameters themselves stay what they were: only strides change, once.
