@@ -4,9 +4,9 @@
     /tmp/rapid/bin/python recipes/reader/compare.py --out /tmp/rapid.json
     python recipes/reader/compare.py --table /tmp/rapid.json
 
-The first call needs nothing of Dromaius, the second nothing of RapidOCR. RapidOCR's recogniser alone
-reads: the lines are cut already. It is shown each line at its own width and, where that fails, on a
-wider page; spaces are counted, and once left out, since its model often drops them.
+The first call needs nothing of Dromaius, the second nothing of RapidOCR. Only its recogniser reads:
+the lines are cut already; each is shown closely cropped, as its own detector would. Its model often
+drops spaces, so they are counted once and left out once.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SET = Path(__file__).resolve().parents[2] / "src" / "dromaius" / "assets" / "nan
 
 
 def read_with_rapidocr(folder: Path) -> list[str]:
-    """What PP-OCR's recogniser reads of each line of lines.png, in order."""
+    """What PP-OCR's recogniser reads of each line of lines.webp, in order."""
     from rapidocr_onnxruntime import RapidOCR
 
     engine = RapidOCR()
     head = json.loads((folder / "lines.json").read_text(encoding="utf-8"))
-    grey = np.asarray(Image.open(folder / "lines.png").convert("L"))
+    grey = np.asarray(Image.open(folder / "lines.webp").convert("L"))
     found = []
     for place in range(len(head["texts"])):
         line = trimmed(grey[place * head["height"] : (place + 1) * head["height"]])

@@ -1,6 +1,6 @@
 """The figures of nano-reader: characters read wrong, on lines that no training saw.
 
-A set of lines is a folder with lines.png, grey, one line of text below the other, and lines.json:
+A set of lines is a folder with lines.webp, grey, one line of text below the other, and lines.json:
 {"name", "height", "texts": [...], "fonts": [...]}. Legend: N lines, H and W pixels of one.
 """
 
@@ -53,9 +53,9 @@ def read_lines(folder: Path) -> Lines:
         head = json.loads(read_bytes(folder / "lines.json", MAX_HEADER_BYTES))
         texts, fonts = (tuple(map(str, head[key])) for key in ("texts", "fonts"))
         height = int(head["height"])
-        grey = np.asarray(open_image(folder / "lines.png"))[..., 0]  # [N*H,W]
+        grey = np.asarray(open_image(folder / "lines.webp"))[..., 0]  # [N*H,W]
         if not texts or len(fonts) != len(texts) or grey.shape[0] != height * len(texts):
-            raise InputError(f"{folder}: lines.png does not hold {len(texts)} lines of {height}")
+            raise InputError(f"{folder}: lines.webp does not hold {len(texts)} lines of {height}")
         pictures = grey.reshape(len(texts), height, grey.shape[1])
         return Lines(str(head["name"]), pictures, texts, fonts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

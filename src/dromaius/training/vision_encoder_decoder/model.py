@@ -136,25 +136,44 @@ def export(folder: Path, reader: Reader, dtype: str) -> None:
     The weights are stored as `dtype`; config.json says float32, so that they are computed with in
     that unless a caller asks for something else.
     """
-    from transformers import ViTImageProcessor
-
     folder.mkdir(parents=True, exist_ok=True)
     model = copy.deepcopy(reader.model).to(device="cpu", dtype=getattr(torch, dtype))
-    processor = ViTImageProcessor(
-        size={"height": reader.height, "width": reader.width},
-        image_mean=list(reader.mean),
-        image_std=list(reader.std),
-        resample=3,
-    )
     with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as name:
-        for part in (model, reader.tokenizer, processor):
-            part.save_pretrained(name)
+        model.save_pretrained(name)
+        reader.tokenizer.save_pretrained(name)
         for path in sorted(Path(name).iterdir()):
             if path.name == "config.json":
-                config = json.loads(path.read_text(encoding="utf-8"))
-                config["dtype"] = "float32"
-                for inner in (config["encoder"], config["decoder"]):
-                    inner["dtype"] = "float32"
-                write_text(folder / path.name, json.dumps(config, indent=2) + "\n")
+                single = {"dtype": "float32"}
+                config = _changed(path, single)
+                config |= {part: config[part] | single for part in ("encoder", "decoder")}
+                _write_json(folder / path.name, config)
+            elif path.name == "tokenizer_config.json":
+                # transformers 5 has two names for one class; 4 knows only this one
+                kind = type(reader.tokenizer).__name__
+                known = {"TokenizersBackend": "PreTrainedTokenizerFast"}.get(kind, kind)
+                content = _changed(path, {"tokenizer_class": known})
+                for where in ("is_local", "local_files_only"):  # of the folder it was loaded from
+                    content.pop(where, None)
+                _write_json(folder / path.name, content)
             else:
                 os.replace(path, folder / path.name)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": reader.height, "width": reader.width},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(reader.mean),
+        "image_std": list(reader.std),
+    }
+    _write_json(folder / "preprocessor_config.json", processor)
+
+
+def _changed(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) | values
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
