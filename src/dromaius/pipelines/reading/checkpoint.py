@@ -6,6 +6,7 @@ old names; it is imported when a folder is loaded, not before.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -211,7 +212,7 @@ def _part(
     if not state:
         role = "encoder" if "pixel_values" in parts.arguments(cls.forward) else "decoder"
         raise CheckpointError(f"{folder} holds no tensors of the {role}")
-    with _quietly():
+    with quietly():
         model, info = cls.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, output_loading_info=True,
             ignore_mismatched_sizes=True, **more,
@@ -224,19 +225,23 @@ def _part(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Inside, transformers shows no bars and no tables: what they say is said by us."""
-    from transformers.utils import logging
+def quietly() -> Iterator[None]:
+    """Inside, transformers shows no bars and no tables: what they say is said by us.
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    Nor do the libraries that it imports along the way (torchao tells of each of its parts that this
+    machine has no use for).
+    """
+    from transformers.utils import logging as shown
+
+    bars, disabled = shown.is_progress_bar_enabled(), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    shown.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        logging.disable(disabled)
         if bars:
-            logging.enable_progress_bar()
+            shown.enable_progress_bar()
 
 
 def _load_projection(

@@ -24,11 +24,12 @@ def load(
 
     Raises CheckpointError or ConfigError in one line that names the file.
     """
-    _, decoder, _ = checkpoint.read_configs(folder)
-    rules = checkpoint.read_rules(folder, decoder)
-    pictures = read_settings(folder)
-    tokenizer = load_tokenizer(folder)
-    model = checkpoint.load(folder, device, dtype)
+    with checkpoint.quietly():
+        _, decoder, _ = checkpoint.read_configs(folder)
+        rules = checkpoint.read_rules(folder, decoder)
+        pictures = read_settings(folder)
+        tokenizer = load_tokenizer(folder)
+        model = checkpoint.load(folder, device, dtype)
     checkpoint.check_tokenizer(folder, tokenizer, model)
     return ImageToText(model, tokenizer, pictures, rules, name, (folder,), _hash(folder))
 
