@@ -73,13 +73,16 @@ def evaluate(
     """Lines as they are, lines that are worn, and what guessing would give."""
     lines = lines.first(limit)
     ways = {"clean": lines.pictures, "worn": worn(lines.pictures)}
-    figures, total = [], len(ways) * len(lines.texts)
+    figures: list[Figure] = []
+    done, total = 0, len(ways) * len(lines.texts)
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
     for row, (way, pictures) in enumerate(ways.items(), start=1):
-        read = read_all(
-            model,
-            pictures,
-            lambda done, row=row: progress((row - 1) * len(lines.texts) + done, total),
-        )
+        read = read_all(model, pictures, tick)
         must, goal = (MUST, GOAL) if way == "clean" else (None, None)
         figures += [
             error_rate(str(row), f"{way}, unseen fonts and texts: characters wrong", read,
@@ -99,12 +102,12 @@ def evaluate(
 def read_all(
     model: ImageToText, pictures: np.ndarray, progress: Callable[[int], None]
 ) -> list[str]:
-    """The text of each picture, uint8 [N,H,W], as one line."""
+    """The text of each picture, uint8 [N,H,W]; `progress` hears how many more are read."""
     found: list[str] = []
     for start in range(0, len(pictures), BATCH):
         batch = [Image.fromarray(one) for one in pictures[start : start + BATCH]]
         found += [one.text for one in model.read(batch, layout="line", batch_size=BATCH)]
-        progress(len(found))
+        progress(len(batch))
     return found
 
 

@@ -71,7 +71,8 @@ def build(s: ModelSettings, texts: Sequence[str], seed: int) -> Reader:
     decoder.vocab_size = len(tokenizer)
     for name, value in ids.items():
         setattr(decoder, name, value)
-    config = VisionEncoderDecoderConfig(
+    make: Any = VisionEncoderDecoderConfig  # any attribute is allowed, which its types do not say
+    config = make(
         encoder=encoder,
         decoder=decoder,
         **ids,
