@@ -205,11 +205,17 @@ def _lines(ink: np.ndarray) -> list[Box]:
     boxes = []
     for left, right in _columns(ink, bands, typical):
         part = ink[:, left:right]
-        for top, bottom in _bands(part, typical):
+        found = _bands(part, typical)
+        ends = [
+            0,
+            *(bottom for _, bottom in found),
+        ]  # of the lines above
+        starts = [*(top for top, _ in found[1:]), ink.shape[0]]
+        for (top, bottom), above, below in zip(found, ends, starts, strict=False):
             columns = np.nonzero(part[top:bottom].any(axis=0))[0]
             box = Box(left + int(columns[0]), top, left + int(columns[-1]) + 1, bottom)
             if not _is_speck(ink, box, typical):
-                boxes.append(_with_margin(box, typical, ink.shape))
+                boxes.append(_with_margin(box, typical, (above, below), ink.shape[1]))
     return boxes
 
 
@@ -285,19 +291,19 @@ def _is_speck(ink: np.ndarray, box: Box, typical: float) -> bool:
     return box.width < 0.15 * typical and box.height < 0.5 * typical or area < 4
 
 
-def _with_margin(box: Box, typical: float, shape: tuple[int, ...]) -> Box:
-    """A little paper around a line, as a reader has learnt it.
+def _with_margin(box: Box, typical: float, free: tuple[int, int], width: int) -> Box:
+    """A little paper around a line, as a reader has learnt it, but nothing of its neighbours.
 
     A line of low letters gets the height of the others, or it would be shown larger than they are.
+    free: where the line above ends and the line below begins.
     """
-    margin = max(1, round(0.12 * box.height))
-    above = max(margin, round((typical - box.height) / 2))
-    height, width = shape
+    margin = max(1, round(0.12 * typical))
+    around = max(margin, round((typical - box.height) / 2) + margin)
     return Box(
         max(0, box.left - 2 * margin),
-        max(0, box.top - above),
+        max(free[0], box.top - around),
         min(width, box.right + 2 * margin),
-        min(height, box.bottom + above),
+        min(free[1], box.bottom + around),
     )
 
 
