@@ -133,3 +133,22 @@ def test_random_weights_are_at_chance(tmp_path: Path) -> None:
     assert sum(row["value"] * row["cases"] for row in drawn) < 2, drawn
     assert all(row["value"] == 0 for row in named), named
     assert rows[0]["figure"].endswith("PSNR in dB") and rows[0]["value"] < 15
+
+
+def test_reader_and_captioner_have_their_own_flags(cli: Cli) -> None:
+    for arguments, said in (
+        (["reader", "--rows", "2"], "--rows are nano's"),
+        (["reader", "--beside", "nano"], "--beside is for the captioner"),
+        (["reader", "--data", "absent"], "absent"),
+        (["captioner", "--quick", "-m", "nano"], "is no VisionEncoderDecoder"),
+    ):
+        refused = cli("eval", *arguments)
+        assert refused.code in (1, 2) and said in refused.error, arguments
+
+
+def test_the_reader_is_measured_by_one_command(in_process: Cli) -> None:
+    shown = in_process("eval", "reader", "--limit", "8", "--json", "-q")
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert shown.code == 0, shown.err
+    assert {row["cases"] for row in rows} == {8}
+    assert rows[0]["must"] == 0.02 and rows[0]["value"] < 0.2
