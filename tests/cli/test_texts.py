@@ -162,7 +162,7 @@ def test_info_shows_the_parts(in_process: Cli, folder: str) -> None:
         ("ask some/a.png What? -m {}", "this verb is for Emu3 models"),
         ("reconstruct some/a.png -m {}", "this verb is for Emu3 models"),
         ("plan {}", "holds a VisionEncoderDecoder, not an Emu3 model: describe and read"),
-        ("quantize {} out", "holds a VisionEncoderDecoder, not an Emu3 model"),
+        ("quantize {} -o out", "holds a VisionEncoderDecoder, not an Emu3 model"),
         ("info {} --vision-tokenizer nano", "are for Emu3 models"),
     ],
 )
