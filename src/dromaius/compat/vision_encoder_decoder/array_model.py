@@ -169,7 +169,10 @@ class ArrayModel(TokenIds):
         self.config.architectures = ["VisionEncoderDecoderModel"]
         write_text(folder / "config.json", self.config.to_json_string())
         write_text(folder / "generation_config.json", generation.to_json_string())
-        if others := [name for name in folders.held(folder) if name != self.own_files]:
+        others = [name for name in folders.held(folder) if name != self.own_files]
+        if folders.safetensors_format(folder) == self.own_files and "pt" in others:
+            others.remove("pt")  # the file is this model's own
+        if others:
             warn_once(
                 f"{folder} also holds weights of {' and '.join(others)}, which stay as they were: "
                 f"load these with from_{self.own_files}=True"

@@ -30,12 +30,14 @@ from dromaius.models.vision_encoder_decoder.foreign import norms, to_tf
 from dromaius.models.vision_encoder_decoder.foreign_files import write_h5
 
 _Module: Any
+_as_written: Any
 try:
     import tensorflow as tf
 
     _Module = tf.Module
+    _as_written = tf.autograph.experimental.do_not_convert  # no loop here depends on a tensor
 except ImportError:  # the class exists all the same; making one says what to install
-    _Module = object
+    _Module, _as_written = object, lambda function: function
 
 _SCOPE = "tf_vision_encoder_decoder_model"
 _NO_KERAS = (
@@ -124,12 +126,14 @@ class TFVisionEncoderDecoderModel(ArrayModel, _Module):
 
     # ------------------------------------------------------------------------------ running
 
+    @_as_written
     def __call__(self, pixel_values: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `call`; the first argument may be a dict of all of them."""
         if isinstance(pixel_values, Mapping):
             return self.call(**{**pixel_values, **kwargs})
         return self.call(pixel_values, *args, **kwargs)
 
+    @_as_written
     def call(
         self,
         pixel_values: Any = None,
