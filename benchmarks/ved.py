@@ -47,7 +47,6 @@ def make_models(arguments: argparse.Namespace) -> tuple[Any, Any]:
         n_layer=arguments.layers,
         n_embd=arguments.hidden,
         n_head=heads,
-        is_decoder=True,
         add_cross_attention=True,
         tie_word_embeddings=False,  # else random weights write the start id again and again
     )

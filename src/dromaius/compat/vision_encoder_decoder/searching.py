@@ -17,7 +17,14 @@ from transformers.generation import (
 )
 
 from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
-from dromaius.engine.beam_search import Beams, NextLogits, Record, search_beams, write_rows
+from dromaius.engine.beam_search import (
+    Beams,
+    NextLogits,
+    Process,
+    Record,
+    search_beams,
+    write_rows,
+)
 from dromaius.models.vision_encoder_decoder.called import CalledDecoder
 from dromaius.models.vision_encoder_decoder.families import read_layers
 from dromaius.models.vision_encoder_decoder.fast import FastDecoder
@@ -77,7 +84,7 @@ def _by_rows(
     decoder: NextLogits,
     prompts: Tensor,
     config: Any,
-    rules: LogitsProcessorList,
+    rules: Process,
     stopping_criteria: StoppingCriteriaList,
     record: Record,
     streamer: Any,
@@ -103,7 +110,7 @@ def _by_beams(
     decoder: NextLogits,
     prompts: Tensor,
     config: Any,
-    rules: LogitsProcessorList,
+    rules: Process,
     stopping_criteria: StoppingCriteriaList,
     record: Record,
 ) -> dict[str, Any]:

@@ -121,7 +121,9 @@ class _RowsCache(Cache):
         """Keeps [B,H,P,D] of the prompts or [R,H,1,D] of a step; returns all that the rows see."""
         while len(self.layers) <= layer_idx:
             self.layers.append(_RowsLayer(self.slots))
-        return self.layers[layer_idx].update(key_states, value_states)
+        layer = self.layers[layer_idx]
+        assert isinstance(layer, _RowsLayer)
+        return layer.update(key_states, value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.slots.past
