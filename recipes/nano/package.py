@@ -1,11 +1,11 @@
 """Put a trained and measured nano into the package, with its card.
 
-    dromaius eval nano --model runs/nano/full/model_4 --markdown > runs/nano/full/figures.md
+    dromaius eval nano --model runs/nano/full/average --markdown > runs/nano/full/figures.md
     python recipes/nano/package.py --run runs/nano/full
 
-The language model's last stage is packaged (model, then model_2 and so on). The card (README.md
-beside the weights) gets the figures as measured, the checksums of the files, and the data's
-packages and licences. Nothing is written where a file has more than 15 MB or all of them
+The mean of the language model's last stages (average) is packaged, or its only stage (model). The
+card (README.md beside the weights) gets the figures as measured, the checksums of the files, and
+the data's packages and licences. Nothing is written where a file has more than 15 MB or all of them
 together, the quick evaluation set included, more than 25 MB.
 """
 
@@ -126,7 +126,8 @@ def scope(selection: dict[str, Any]) -> str:
 def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
     """Copy the model and write its card. Raises ValueError for what is too large."""
     stages = finished_stages(run)
-    found = sorted({path for pattern in PARTS for path in stages[-1].glob(pattern)})
+    model = run / "average" if len(stages) > 1 else stages[-1]
+    found = sorted({path for pattern in PARTS for path in model.glob(pattern)})
     check_sizes(found, out / "quick")
     data = json.loads((data_folder / "data.json").read_text())
     vision = last_line(run / "vision_tokenizer" / "log.jsonl")
@@ -143,7 +144,7 @@ def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
     )
     card = CARD.format(
         name=run.name,
-        parameters=parameters(stages[-1]) / 1e6,
+        parameters=parameters(model) / 1e6,
         pictures=len(seen),
         named=len(named),
         packages="\n".join(

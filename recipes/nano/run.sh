@@ -31,6 +31,10 @@ for ordinal in second third fourth fifth; do
     fi
     [ -f $model/config.json ] || $train $recipe/${ordinal}_stage.toml
 done
+if [ $stage -gt 1 ]; then # of two stages the mean is better than either
+    $python recipes/nano/average.py $run/model_$((stage - 1)) $model --out $run/average
+    model=$run/average
+fi
 [ -f runs/nano/twemoji/data.json ] ||
     $python recipes/nano/build_data.py --styles twemoji --out runs/nano/twemoji
 [ -f $run/evaluation/set.json ] ||

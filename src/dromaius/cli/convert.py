@@ -2,13 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from dromaius.cli import console, options
 from dromaius.errors import InputError
 from dromaius.io import hub
+
+if TYPE_CHECKING:
+    from dromaius.models.emu3.convert import Target
 
 
 class Layout(StrEnum):
@@ -88,7 +91,7 @@ def convert(
         folders = convert_checkpoint(
             source,
             destination,
-            to.value,
+            cast("Target", to.value),
             vision_tokenizer=vision_tokenizer,
             vision_destination=vision_destination,
             dtype=number,

@@ -63,7 +63,7 @@ def eval(  # a verb's function has the verb's name; nothing here needs the built
     beside: Beside = None,
     markdown: Markdown = False,
     check: Check = False,
-    model: Model = None,
+    model_name: Model = None,
     vision_tokenizer: options.VisionTokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -82,7 +82,7 @@ def eval(  # a verb's function has the verb's name; nothing here needs the built
         raise typer.BadParameter(f"--rows are nano's; {what} has few")
     if beside is not None and what != "captioner":
         raise typer.BadParameter("--beside is for the captioner")
-    chosen = model or MEASURED[what]
+    chosen = model_name or MEASURED[what]
     meter = console.Meter(f"measuring {chosen}", "cases", quiet)
     placed = {"device": device, "dtype": dtype, "quiet": quiet}
     if what == "reader":

@@ -14,7 +14,7 @@ from dromaius.compat.vision_encoder_decoder import (
     FlaxVisionEncoderDecoderModel,
     TFVisionEncoderDecoderModel,
 )
-from dromaius.compat.vision_encoder_decoder.flax_tree import flat
+from dromaius.compat.vision_encoder_decoder.arrays.flax_tree import flat
 
 FIELDS = (
     "encoder_hidden_states",

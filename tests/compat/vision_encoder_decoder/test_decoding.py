@@ -22,7 +22,7 @@ from transformers import (
 
 from dromaius.compat.vision_encoder_decoder import VisionEncoderDecoderModel
 from dromaius.errors import InputError
-from dromaius.models.vision_encoder_decoder.families import KINDS, read_layers
+from dromaius.models.vision_encoder_decoder.decoding.families import KINDS, read_layers
 from tests.compat.vision_encoder_decoder.pairs import DECODERS, model, pixels
 
 ENDS = [2, 5, 7, 9, 11, 20, 30]

@@ -38,12 +38,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dromaius.compat.vision_encoder_decoder.arrays.flax import FlaxVisionEncoderDecoderModel
+    from dromaius.compat.vision_encoder_decoder.arrays.tensorflow import TFVisionEncoderDecoderModel
     from dromaius.compat.vision_encoder_decoder.auto import AutoImageProcessor, AutoTokenizer
     from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
-    from dromaius.compat.vision_encoder_decoder.flax import FlaxVisionEncoderDecoderModel
     from dromaius.compat.vision_encoder_decoder.modeling import VisionEncoderDecoderModel
     from dromaius.compat.vision_encoder_decoder.processing import load_processor, load_tokenizer
-    from dromaius.compat.vision_encoder_decoder.tensorflow import TFVisionEncoderDecoderModel
 
 __all__ = [
     "AutoImageProcessor",
@@ -59,8 +59,8 @@ __all__ = [
 _HOMES = {
     "AutoImageProcessor": "auto",
     "AutoTokenizer": "auto",
-    "FlaxVisionEncoderDecoderModel": "flax",
-    "TFVisionEncoderDecoderModel": "tensorflow",
+    "FlaxVisionEncoderDecoderModel": "arrays.flax",
+    "TFVisionEncoderDecoderModel": "arrays.tensorflow",
     "VisionEncoderDecoderConfig": "configuration",
     "VisionEncoderDecoderModel": "modeling",
     "load_processor": "processing",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dromaius.compat.vision_encoder_decoder.array_model import operations
+from dromaius.compat.vision_encoder_decoder.arrays.model import operations
 from dromaius.compat.vision_encoder_decoder.processing import load_tokenizer
 from dromaius.io import hub
 

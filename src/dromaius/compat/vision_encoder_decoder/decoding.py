@@ -13,8 +13,8 @@ from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput
 from dromaius.compat.vision_encoder_decoder.searching import write_texts
 from dromaius.errors import ContextError
 from dromaius.models.vision_encoder_decoder import parts
-from dromaius.models.vision_encoder_decoder.acceleration import Acceleration, accelerated
-from dromaius.models.vision_encoder_decoder.own_products import own_products
+from dromaius.models.vision_encoder_decoder.decoding.acceleration import Acceleration, accelerated
+from dromaius.models.vision_encoder_decoder.decoding.own_products import own_products
 
 _NEW_TOKENS = 20
 """transformers' length when none is given: so many tokens after the prompt."""

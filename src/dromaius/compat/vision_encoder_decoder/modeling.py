@@ -1,6 +1,5 @@
 """`VisionEncoderDecoderModel`: the seed's class, over our composition of transformers' parts."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,10 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dromaius.compat.vision_encoder_decoder import loading
-from dromaius.compat.vision_encoder_decoder.configuration import VisionEncoderDecoderConfig
+from dromaius.compat.vision_encoder_decoder.configuration import (
+    VisionEncoderDecoderConfig,
+    own_kind,
+)
 from dromaius.compat.vision_encoder_decoder.decoding import DecodingSettings
 from dromaius.compat.vision_encoder_decoder.outputs import EncoderOutput, to_output, to_own
 from dromaius.models.vision_encoder_decoder import parts
@@ -57,7 +59,7 @@ class VisionEncoderDecoderModel(  # type: ignore[misc]  # generate: transformers
             if encoder is None or decoder is None:
                 raise ValueError("give a configuration, or an encoder and a decoder")
             config = VisionEncoderDecoderConfig(encoder=encoder.config, decoder=decoder.config)
-        config = _own_kind(config)
+        config = own_kind(config)
         if encoder is not None:
             config.encoder = parts.encoder_config(encoder.config)
         if decoder is not None:
@@ -272,17 +274,6 @@ class VisionEncoderDecoderModel(  # type: ignore[misc]  # generate: transformers
         if self.config.vocab_size is not None:
             self.config.vocab_size = self.config.decoder.vocab_size
         return embeddings
-
-
-def _own_kind(config: Any) -> VisionEncoderDecoderConfig:
-    """A copy of the configuration; transformers' class of the same kind is converted."""
-    if isinstance(config, VisionEncoderDecoderConfig):
-        return copy.deepcopy(config)
-    if getattr(config, "model_type", None) != VisionEncoderDecoderConfig.model_type:
-        raise ValueError(
-            f"config must be a VisionEncoderDecoderConfig, not {type(config).__name__}"
-        )
-    return VisionEncoderDecoderConfig.from_dict(config.to_dict())
 
 
 def _first(given: Any, otherwise: Any) -> Any:

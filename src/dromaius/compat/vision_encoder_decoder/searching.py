@@ -25,11 +25,11 @@ from dromaius.engine.beam_search import (
     search_beams,
     write_rows,
 )
-from dromaius.models.vision_encoder_decoder.called import CalledDecoder
-from dromaius.models.vision_encoder_decoder.families import read_layers
-from dromaius.models.vision_encoder_decoder.fast import FastDecoder
+from dromaius.models.vision_encoder_decoder.decoding.called import CalledDecoder
+from dromaius.models.vision_encoder_decoder.decoding.families import read_layers
+from dromaius.models.vision_encoder_decoder.decoding.fast import FastDecoder
+from dromaius.models.vision_encoder_decoder.decoding.own_products import own_products
 from dromaius.models.vision_encoder_decoder.model import check_mask
-from dromaius.models.vision_encoder_decoder.own_products import own_products
 
 
 def write_texts(

@@ -37,10 +37,11 @@ def step(
     keys, values, positions, visible = place
     if not _fits(x, mask, rope, keys, values):
         return None
-    parts, x = layer._modules, x.contiguous()
-    attention, mlp = parts["self_attn"], parts["mlp"]
-    before, after = parts["input_layernorm"], parts["post_attention_layernorm"]
-    assert attention is not None and mlp is not None and before is not None and after is not None
+    parts, x = layer._modules, x.contiguous()  # the dict: looking modules up by name takes longer
+    attention: Any = parts["self_attn"]
+    mlp: Any = parts["mlp"]
+    before: Any = parts["input_layernorm"]
+    after: Any = parts["post_attention_layernorm"]
     matrices = [attention._modules[n] for n in _PARTS[0]] + [mlp._modules[n] for n in _PARTS[1]]
     if any(p._forward_hooks or p._forward_pre_hooks for p in (attention, mlp, before, after)):
         return None

@@ -14,11 +14,11 @@ from torch import Tensor
 from dromaius.engine.beam_search import Beams, NextLogits, search_beams, write_rows
 from dromaius.errors import ContextError, InputError
 from dromaius.models.vision_encoder_decoder import parts
-from dromaius.models.vision_encoder_decoder.called import CalledDecoder
-from dromaius.models.vision_encoder_decoder.families import read_layers
-from dromaius.models.vision_encoder_decoder.fast import FastDecoder
+from dromaius.models.vision_encoder_decoder.decoding.called import CalledDecoder
+from dromaius.models.vision_encoder_decoder.decoding.families import read_layers
+from dromaius.models.vision_encoder_decoder.decoding.fast import FastDecoder
+from dromaius.models.vision_encoder_decoder.decoding.own_products import own_products
 from dromaius.models.vision_encoder_decoder.model import Encoded, VisionEncoderDecoder
-from dromaius.models.vision_encoder_decoder.own_products import own_products
 from dromaius.pipelines.reading.checkpoint import TextRules
 
 LONGEST = 128

@@ -10,6 +10,7 @@ them, N layers, H heads, D head dim, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,8 @@ class DecoderGraph(nn.Module):
         """See the class."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         logits = _logits(self.decoder, input_ids, encoder_hidden_states, cache)
-        own, image = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
-        pairs = zip(own, image, strict=True)
-        return logits, *(t for a, b in pairs for t in (a.keys, a.values, b.keys, b.values))
+        own, image = _held(cache.self_attention_cache), _held(cache.cross_attention_cache)
+        return logits, *(t for pair in zip(own, image, strict=True) for held in pair for t in held)
 
 
 class DecoderWithPastGraph(nn.Module):
@@ -75,7 +75,12 @@ class DecoderWithPastGraph(nn.Module):
         batch, _, tokens, _ = past[2].shape
         memory = past[2].new_zeros(batch, tokens, self.width)
         logits = _logits(self.decoder, input_ids, memory, cache)
-        return logits, *(t for layer in own.layers for t in (layer.keys, layer.values))
+        return logits, *(tensor for held in _held(own) for tensor in held)
+
+
+def _held(cache: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def _logits(decoder: nn.Module, ids: Tensor, memory: Tensor, cache: EncoderDecoderCache) -> Tensor:

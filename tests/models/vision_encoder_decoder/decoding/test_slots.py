@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dromaius.models.vision_encoder_decoder.slots import Slots, Store
+from dromaius.models.vision_encoder_decoder.decoding.slots import Slots, Store
 
 
 def numbered(rows: int, step: int) -> Tensor:

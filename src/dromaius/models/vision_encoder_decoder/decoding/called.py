@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
+from dromaius.models.vision_encoder_decoder.decoding.slots import Slots, Store
 from dromaius.models.vision_encoder_decoder.model import VisionEncoderDecoder
-from dromaius.models.vision_encoder_decoder.slots import Slots, Store
 
 
 class CalledDecoder:

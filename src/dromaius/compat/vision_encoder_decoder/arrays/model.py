@@ -11,10 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from transformers import GenerationConfig
 
-from dromaius.compat.vision_encoder_decoder import array_loading
-from dromaius.compat.vision_encoder_decoder.array_forward import Core, encode
-from dromaius.compat.vision_encoder_decoder.array_loading import structure
-from dromaius.compat.vision_encoder_decoder.array_outputs import EncoderOutput, Output
+from dromaius.compat.vision_encoder_decoder.arrays import loading
+from dromaius.compat.vision_encoder_decoder.arrays.forward import Core, encode
+from dromaius.compat.vision_encoder_decoder.arrays.loading import structure
+from dromaius.compat.vision_encoder_decoder.arrays.outputs import EncoderOutput, Output
 from dromaius.compat.vision_encoder_decoder.configuration import (
     VisionEncoderDecoderConfig,
     own_kind,
@@ -110,7 +110,7 @@ class ArrayModel(TokenIds):
         generation = read_generation_config(folder, kwargs, given)
         if unknown := sorted(set(kwargs) - _OF_LOADING):
             raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
-        params = array_loading.read_model(folder, structure(config), framework, cls.own_files)
+        params = loading.read_model(folder, structure(config), framework, cls.own_files)
         model = cls._made(config, params, options)
         owner = model[0] if isinstance(model, tuple) else model
         owner.name_or_path = owner.config.name_or_path = str(source)
@@ -146,17 +146,17 @@ class ArrayModel(TokenIds):
             for prefix in ("encoder_", "decoder_")
         )
         options = {name: kwargs.pop(name) for name in cls.options & set(kwargs)}
-        encoder_config, encoder = array_loading.read_part(
+        encoder_config, encoder = loading.read_part(
             encoder_pretrained_model_name_or_path, "encoder", encoder_options, cls.own_files
         )
-        decoder_config, decoder = array_loading.read_part(
+        decoder_config, decoder = loading.read_part(
             decoder_pretrained_model_name_or_path, "decoder", decoder_options, cls.own_files
         )
         config = VisionEncoderDecoderConfig(
             encoder=encoder_config, decoder=decoder_config, **start, **kwargs
         )
         seed = int(options.get("seed", 0))
-        params = array_loading.join(structure(config), encoder, decoder, seed)
+        params = loading.join(structure(config), encoder, decoder, seed)
         model = cls._made(config, params, options)
         if tokenizer is not None:
             (model[0] if isinstance(model, tuple) else model).use_tokenizer(tokenizer)

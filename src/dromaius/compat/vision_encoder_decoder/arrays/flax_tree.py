@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from dromaius.compat.vision_encoder_decoder.array_outputs import OUTPUTS
+from dromaius.compat.vision_encoder_decoder.arrays.outputs import OUTPUTS
 from dromaius.models.vision_encoder_decoder import arrays
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array
 from dromaius.models.vision_encoder_decoder.foreign import flax_tensor, to_flax

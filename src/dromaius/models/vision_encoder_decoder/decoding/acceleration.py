@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dromaius.errors import InputError
-from dromaius.models.vision_encoder_decoder.families import read_layers
+from dromaius.models.vision_encoder_decoder.decoding.families import read_layers
 from dromaius.models.vision_encoder_decoder.model import VisionEncoderDecoder
 from dromaius.nn.packing import KINDS, Form
 from dromaius.nn.quantized import Packed

@@ -12,8 +12,8 @@ C channels, V vocabulary.
 import torch
 from torch import Tensor, nn
 
-from dromaius.models.vision_encoder_decoder.layers import DecoderLayers, Layer, together
-from dromaius.models.vision_encoder_decoder.slots import Slots, Store
+from dromaius.models.vision_encoder_decoder.decoding.layers import DecoderLayers, Layer, together
+from dromaius.models.vision_encoder_decoder.decoding.slots import Slots, Store
 from dromaius.nn.attention import sdpa
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from dromaius.compat.vision_encoder_decoder.array_outputs import DecoderOutput, EncoderOutput
+from dromaius.compat.vision_encoder_decoder.arrays.outputs import DecoderOutput, EncoderOutput
 from dromaius.errors import InputError
 from dromaius.models.vision_encoder_decoder.arrays import configuration, layers, model
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace

@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dromaius.compat.vision_encoder_decoder.array_forward import Text, decode
-from dromaius.compat.vision_encoder_decoder.array_model import (
+from dromaius.compat.vision_encoder_decoder.arrays.forward import Text, decode
+from dromaius.compat.vision_encoder_decoder.arrays.model import (
     ArrayModel,
     keep,
     operations,
     refuse_unknown,
 )
-from dromaius.compat.vision_encoder_decoder.array_outputs import (
+from dromaius.compat.vision_encoder_decoder.arrays.outputs import (
     DecoderOutput,
     GenerateOutput,
     Seq2SeqOutput,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dromaius.models.vision_encoder_decoder.layers import DecoderLayers, Layer, Matrix
+from dromaius.models.vision_encoder_decoder.decoding.layers import DecoderLayers, Layer, Matrix
 from dromaius.nn.quantized import Packed
 
 BERT_HEADS: dict[str, str] = {

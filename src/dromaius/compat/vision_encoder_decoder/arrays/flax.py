@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from dromaius.compat.vision_encoder_decoder.array_forward import Text, decode
-from dromaius.compat.vision_encoder_decoder.array_model import ArrayModel, keep, operations
-from dromaius.compat.vision_encoder_decoder.array_outputs import (
-    DecoderOutput,
-    EncoderOutput,
-    GenerateOutput,
-    Seq2SeqOutput,
-)
-from dromaius.compat.vision_encoder_decoder.flax_tree import (
+from dromaius.compat.vision_encoder_decoder.arrays.flax_tree import (
     Tree,
     cast,
     flat,
     plain,
     register_outputs,
     tree_of,
+)
+from dromaius.compat.vision_encoder_decoder.arrays.forward import Text, decode
+from dromaius.compat.vision_encoder_decoder.arrays.model import ArrayModel, keep, operations
+from dromaius.compat.vision_encoder_decoder.arrays.outputs import (
+    DecoderOutput,
+    EncoderOutput,
+    GenerateOutput,
+    Seq2SeqOutput,
 )
 from dromaius.errors import ConfigError, InputError, warn_once
 from dromaius.models.vision_encoder_decoder import arrays

@@ -1,0 +1,1 @@
+"""Texts that are being written: the decoder's step, and where keys and values lie."""
