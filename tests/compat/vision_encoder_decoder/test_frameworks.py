@@ -52,6 +52,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return Answers(tmp_path_factory.mktemp("frameworks"))
 
 
+def assert_close(ours: np.ndarray, theirs: np.ndarray, name: str, share: float = 1e-5) -> None:
+    """Equal to a share of the largest number: the parts are random, their values reach 2e5."""
+    atol = share * max(1.0, float(np.abs(theirs).max()))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=name)
+
+
 both = pytest.mark.parametrize("kind", KINDS)
 all_pairs = pytest.mark.parametrize("pair", PAIRS)
 
@@ -63,7 +69,7 @@ def test_forward(answers: Answers, pair: str, kind: str) -> None:
     compared = [n for n in theirs if not n.startswith("grad ") and n in ours]
     for name in compared:
         if name not in ("greedy", "beams"):
-            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-5, err_msg=name)
+            assert_close(ours[name], theirs[name], name)
     states = [name for name in compared if "hidden_states" in name or "attentions" in name]
     assert len(states) == len([n for n in theirs if "hidden_states" in n or "attentions" in n])
     assert {"loss", "logits", "masked"} <= set(compared)
@@ -76,7 +82,7 @@ def test_gradients(answers: Answers, pair: str, kind: str) -> None:
     names = {name for name in ours if name.startswith("grad ")}
     assert not [name for name in theirs if name.startswith("grad ") and name not in names]
     for name in names:
-        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-5, rtol=1e-4, err_msg=name)
+        assert_close(ours[name], theirs[name], name, 2e-5)
 
 
 @both
@@ -93,7 +99,7 @@ def test_texts(answers: Answers, pair: str, kind: str) -> None:
 def test_a_cache_and_another_load_change_nothing(answers: Answers, pair: str, kind: str) -> None:
     ours = answers.of(pair, kind)
     for name in ("stepwise", "again"):
-        np.testing.assert_allclose(ours[name], ours["logits"], atol=1e-5, err_msg=name)
+        assert_close(ours[name], ours["logits"], name)
 
 
 @all_pairs
@@ -105,7 +111,7 @@ def test_pytorch_reads_what_the_others_save(answers: Answers, pair: str) -> None
         model = VisionEncoderDecoderModel.from_pretrained(folder / saved)
         with torch.no_grad():
             logits = model(pixels, labels=labels).logits.numpy()
-        np.testing.assert_allclose(logits, answers.torch[pair]["logits"], atol=1e-6)
+        assert_close(logits, answers.torch[pair]["logits"], saved)
 
 
 ALONE = """
