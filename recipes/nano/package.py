@@ -127,6 +127,8 @@ def package(run: Path, data_folder: Path, selection: Path, out: Path) -> None:
     """Copy the model and write its card. Raises ValueError for what is too large."""
     stages = finished_stages(run)
     model = run / "average" if len(stages) > 1 else stages[-1]
+    if not (model / "config.json").exists():
+        raise ValueError(f"there is no {model}: average.py writes it")
     found = sorted({path for pattern in PARTS for path in model.glob(pattern)})
     check_sizes(found, out / "quick")
     data = json.loads((data_folder / "data.json").read_text())

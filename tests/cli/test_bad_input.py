@@ -168,7 +168,11 @@ RECIPES: list[Row] = [
     ("train nowhere.toml", 1, "cannot read nowhere.toml: No such file or directory"),
     ("train broken.toml", 1, "broken.toml is not valid TOML"),
     ("train key.toml", 1, "unknown key objective.bach"),
-    ("train task.toml", 1, "task must be one of vision_tokenizer, language_model, got 'speech'"),
+    (
+        "train task.toml",
+        1,
+        "vision_encoder_decoder, got 'speech'",
+    ),
     ("train kind.toml", 1, "loop: steps must be a whole number, got 'many'"),
     ("train absent.toml", 1, "cannot read nowhere/pictures.npy: No such file or directory"),
     ("train export.toml", 1, "export must be a table of settings, got int"),

@@ -40,7 +40,7 @@ def test_json_holds_the_numbers(cli: Cli) -> None:
     assert facts["bandwidth"] == 1e10 and facts["bandwidth_source"].startswith("measured")
     assert facts["guidance"] is False
     assert {mode["fits"]["8"] for mode in facts["modes"]} == {"yes"}
-    assert facts["parameters"]["language_model"] == 2_401_536
+    assert facts["parameters"]["language_model"] == 4_578_304
 
 
 def test_no_weights_are_needed(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:

@@ -214,7 +214,8 @@ def test_both_branches_are_float32_in_a_bfloat16_model(pair: Pair) -> None:
     arguments = {**inputs, **wrong, **SCORES, "do_sample": False, "max_new_tokens": 1}
     got = ours.generate(**arguments, guidance_scale=3.0)
     # the first prompt has no padding: `generate` counts the other's positions differently
-    assert largest_difference(got.scores[0][0], exact[0]) <= 1e-5
+    # numbers near 8: float32 rounds them at 1e-6, bfloat16 at 3e-2
+    assert largest_difference(got.scores[0][0], exact[0]) <= 1e-4
     coarse = theirs.generate(**arguments, guidance_scale=3.0)
     assert largest_difference(coarse.scores[0][0], exact[0]) > 1e-3
 

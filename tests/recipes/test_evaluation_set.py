@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dromaius.evaluation.cases import EvaluationSet, read_set
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "nano"
 sys.path.insert(0, str(RECIPE))
 
-import build_data  # noqa: E402  (the recipe's scripts import each other by name)
+import average  # noqa: E402  (the recipe's scripts import each other by name)
+import build_data  # noqa: E402
 import make_evaluation  # noqa: E402
 import make_examples  # noqa: E402
 import package  # noqa: E402
@@ -190,18 +191,38 @@ def test_what_is_too_large_is_not_packaged(
     assert (out / "model.safetensors").read_bytes() == b"old"
 
 
-def test_the_last_stage_is_packaged_once_it_is_done(
+def test_the_mean_of_the_stages_is_packaged_once_they_are_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained_run(tmp_path, {"model.safetensors": 8})
-    second, out = run / "model_2", tmp_path / "out"
+    second, mean, out = run / "model_2", run / "average", tmp_path / "out"
     second.mkdir()
     (second / "log.jsonl").write_text('{"seconds": 1200}\n')
-    save_file({"a": torch.ones(2_500_000, dtype=torch.uint8)}, second / "model.safetensors")
     arguments = ["--run", str(run), "--data", str(tmp_path / "data"), "--out", str(out)]
     assert package.main(arguments) == 1 and "model_2 is not trained" in capsys.readouterr().err
     (second / "config.json").write_text("{}")
+    assert package.main(arguments) == 1 and "average.py writes it" in capsys.readouterr().err
+    mean.mkdir()
+    (mean / "config.json").write_text("{}")
+    save_file({"a": torch.ones(2_500_000, dtype=torch.uint8)}, mean / "model.safetensors")
     assert package.main(arguments) == 0
     card = (out / "README.md").read_text()
     assert "2.5M parameters" in card and "and 30 for" in card
-    assert (out / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == (mean / "model.safetensors").read_bytes()
+
+
+def test_two_stages_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [tmp_path / "one", tmp_path / "two"]
+    for stage, number in zip(stages, (1.0, 4.0), strict=True):
+        stage.mkdir()
+        weights = {"a": torch.full((3,), number), "b": torch.tensor([number], dtype=torch.bfloat16)}
+        save_file(weights, stage / "model.safetensors")
+        for name in average.KEPT:
+            (stage / name).write_text(stage.name)
+    arguments = [*map(str, stages), "--out", str(tmp_path / "mean")]
+    assert average.main(arguments) == 0
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    assert mean["a"].tolist() == [2.5] * 3 and mean["b"].dtype == torch.bfloat16
+    assert (tmp_path / "mean" / "config.json").read_text() == "one"
+    save_file({"a": torch.ones(2)}, stages[1] / "model.safetensors")
+    assert average.main(arguments) == 1 and "not two stages" in capsys.readouterr().err

@@ -38,7 +38,8 @@ def load_tokenizer(folder: Path) -> Any:
             return transformers.AutoTokenizer.from_pretrained(folder)
         for wanted, name in _TOKENIZERS:
             if all((folder / file).is_file() for file in wanted):
-                decoder = read_json(folder / "config.json").get("decoder") or {}
+                config = folder / "config.json"
+                decoder = (read_json(config) if config.is_file() else {}).get("decoder") or {}
                 if name == "RobertaTokenizer" and decoder.get("model_type") == "gpt2":
                     name = "GPT2Tokenizer"
                 return getattr(transformers, name).from_pretrained(folder)
