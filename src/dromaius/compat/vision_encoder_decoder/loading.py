@@ -1,21 +1,21 @@
 """Checkpoint folders -> models: every tensor comes from the files, or loading fails."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dromaius.compat.vision_encoder_decoder.configuration import TOKEN_IDS
 from dromaius.compat.vision_encoder_decoder.sources import (
-    few,
     find,
     find_part,
     part_config,
     read_config,
     read_generation_config,
 )
-from dromaius.errors import CheckpointError, warn_once
+from dromaius.errors import warn_once
 from dromaius.models.vision_encoder_decoder import parts
-from dromaius.models.vision_encoder_decoder.files import read_state
+from dromaius.models.vision_encoder_decoder.files import check_loaded, read_state
+from dromaius.models.vision_encoder_decoder.folders import few
 from dromaius.models.vision_encoder_decoder.foreign import Part
 
 
@@ -33,7 +33,7 @@ def load_model(cls: Any, load: Callable[..., Any], source: Any, *args: Any, **kw
     state = read_state(folder, None, framework)
     kwargs |= {"config": config, "state_dict": state, "output_loading_info": True}
     model, info = load(None, *args, ignore_mismatched_sizes=True, **kwargs)
-    _complain(folder, model, info)
+    check_loaded(folder, model, info)
     parts.mend_position_tables(model.decoder)
     model.name_or_path = model.config.name_or_path = str(source)
     if generation is not None:
@@ -53,7 +53,7 @@ def load_encoder(source: Any, *args: Any, **options: Any) -> Any:
     cls = parts.encoder_class(config)
     options = parts.without_pooler(cls) | options
     model, info = _load_part(cls, folder, "encoder", framework, config, *args, **options)
-    _complain(folder, model, info, allowed=[n for n in info["missing_keys"] if "pooler" in n])
+    check_loaded(folder, model, info, allowed=[n for n in info["missing_keys"] if "pooler" in n])
     return model
 
 
@@ -70,7 +70,7 @@ def load_decoder(source: Any, **options: Any) -> Any:
     missing = sorted(info["missing_keys"])
     new = [name for name in missing if any(word in name for word in parts.CROSS_ATTENTION)]
     head = [name for name in missing if not name.startswith(body)]
-    _complain(folder, model, info, allowed=new + head)
+    check_loaded(folder, model, info, allowed=new + head)
     if head:
         warn_once(f"{source}: the head of the decoder is new and must be trained: {few(head)}")
     parts.mend_position_tables(model)
@@ -91,29 +91,3 @@ def _load_part(
     model, info = cls.from_pretrained(None, *args, ignore_mismatched_sizes=True, **options)
     model.name_or_path = model.config.name_or_path = str(folder)
     return model, info
-
-
-def _complain(folder: Path, model: Any, info: dict[str, Any], allowed: Iterable[str] = ()) -> None:
-    """Raises CheckpointError for tensors that would be random."""
-    if wrong := sorted(info["mismatched_keys"]):
-        name, stored, wanted = wrong[0]
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} tensors have another shape, {name} is {tuple(stored)} and "
-            f"should be {tuple(wanted)}: config.json does not fit the weights"
-        )
-    missing = sorted(
-        name for name in set(info["missing_keys"]) - set(allowed) if not _is_computed(model, name)
-    )
-    if missing:
-        held = sorted(info["unexpected_keys"])
-        instead = f"; it holds {few(held)} instead" if held else ""
-        raise CheckpointError(
-            f"{folder}: {len(missing)} tensors are missing and would be random: "
-            f"{few(missing)}{instead}"
-        )
-
-
-def _is_computed(model: Any, name: str) -> bool:
-    """Whether a tensor is sines and cosines, which some files leave out (Marian, Pegasus)."""
-    owner = model.get_submodule(name.rpartition(".")[0])
-    return "Sinusoidal" in type(owner).__name__

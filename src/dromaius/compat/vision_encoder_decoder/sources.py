@@ -101,9 +101,3 @@ def part_config(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[str, A
     if config is not None:
         return config, options
     return AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **options)
-
-
-def few(names: list[str], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -4,8 +4,9 @@ Read are `.safetensors` and `.bin` (also in shards), TensorFlow's `tf_model.h5` 
 Flax's `flax_model.msgpack` (also in shards). `array_files` reads the same without PyTorch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,12 @@ from torch import Tensor
 from dromaius.errors import CheckpointError
 from dromaius.io.checkpoint import read_tensors
 from dromaius.models.vision_encoder_decoder import folders
-from dromaius.models.vision_encoder_decoder.folders import FLAX_FILE, SAFETENSORS_FILE, TF_FILE
+from dromaius.models.vision_encoder_decoder.folders import (
+    FLAX_FILE,
+    SAFETENSORS_FILE,
+    TF_FILE,
+    few,
+)
 from dromaius.models.vision_encoder_decoder.foreign import (
     Part,
     flax_tensor,
@@ -63,3 +69,34 @@ def _tensor(value: np.ndarray) -> Tensor:
         bits = np.ascontiguousarray(value["bfloat16"])
         return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.ascontiguousarray(value))
+
+
+def check_loaded(
+    folder: Path, model: Any, info: Mapping[str, Any], allowed: Iterable[str] = ()
+) -> None:
+    """Raises CheckpointError for tensors that would be random.
+
+    info: what transformers' loader reports; allowed: names that may be missing.
+    """
+    if wrong := sorted(info["mismatched_keys"]):
+        name, stored, wanted = wrong[0]
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} tensors have another shape, {name} is {tuple(stored)} and "
+            f"should be {tuple(wanted)}: config.json does not fit the weights"
+        )
+    missing = sorted(
+        name for name in set(info["missing_keys"]) - set(allowed) if not _is_computed(model, name)
+    )
+    if missing:
+        held = sorted(info["unexpected_keys"])
+        instead = f"; it holds {few(held)} instead" if held else ""
+        raise CheckpointError(
+            f"{folder}: {len(missing)} tensors are missing and would be random: "
+            f"{few(missing)}{instead}"
+        )
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor is sines and cosines, which some files leave out (Marian, Pegasus)."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return "Sinusoidal" in type(owner).__name__

@@ -65,3 +65,9 @@ def safetensors_format(folder: Path) -> str:
         return str(json.loads(header)["__metadata__"]["format"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "pt"
+
+
+def few(names: list[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

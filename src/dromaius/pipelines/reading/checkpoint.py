@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dromaius.errors import CheckpointError, ConfigError, warn_once
 from dromaius.models.vision_encoder_decoder import parts
-from dromaius.models.vision_encoder_decoder.files import read_state
+from dromaius.models.vision_encoder_decoder.files import check_loaded, read_state
+from dromaius.models.vision_encoder_decoder.folders import few
 from dromaius.models.vision_encoder_decoder.model import VisionEncoderDecoder
 from dromaius.pipelines.reading.tokenizer import read_json
 
@@ -167,43 +168,6 @@ def check_tokenizer(folder: Path, tokenizer: Any, model: VisionEncoderDecoder) -
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the decoder {size}: they do not "
             "belong together; take the tokenizer that the decoder was trained with"
         )
-
-
-def check_loaded(
-    folder: Path, model: Any, info: Mapping[str, Any], allowed: Iterable[str] = ()
-) -> None:
-    """Raises CheckpointError for tensors that would be random.
-
-    info: what transformers' loader reports; allowed: names that may be missing.
-    """
-    if wrong := sorted(info["mismatched_keys"]):
-        name, stored, wanted = wrong[0]
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} tensors have another shape, {name} is {tuple(stored)} and "
-            f"should be {tuple(wanted)}: config.json does not fit the weights"
-        )
-    missing = sorted(
-        name for name in set(info["missing_keys"]) - set(allowed) if not _is_computed(model, name)
-    )
-    if missing:
-        held = sorted(info["unexpected_keys"])
-        instead = f"; it holds {few(held)} instead" if held else ""
-        raise CheckpointError(
-            f"{folder}: {len(missing)} tensors are missing and would be random: "
-            f"{few(missing)}{instead}"
-        )
-
-
-def few(names: list[str], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _is_computed(model: Any, name: str) -> bool:
-    """Whether a tensor is sines and cosines, which some files leave out (Marian, Pegasus)."""
-    owner = model.get_submodule(name.rpartition(".")[0])
-    return "Sinusoidal" in type(owner).__name__
 
 
 def _part(

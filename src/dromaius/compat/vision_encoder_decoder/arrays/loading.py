@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dromaius.compat.vision_encoder_decoder.sources import few, find_part, part_config
+from dromaius.compat.vision_encoder_decoder.sources import find_part, part_config
 from dromaius.errors import CheckpointError, ConfigError, warn_once
 from dromaius.models.vision_encoder_decoder import arrays, folders
 from dromaius.models.vision_encoder_decoder.array_files import read_arrays
@@ -17,6 +17,7 @@ from dromaius.models.vision_encoder_decoder.configs import (
     decoder_config,
     encoder_config,
 )
+from dromaius.models.vision_encoder_decoder.folders import few
 
 Params = dict[str, np.ndarray]
 

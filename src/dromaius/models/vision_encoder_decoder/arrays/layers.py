@@ -255,3 +255,27 @@ def patches(xp: Namespace, config: Config, w: Weights, pixels: Array) -> Array:
     out = xp.shape(weight)[0]
     y = xp.matmul(x, xp.reshape(weight, (out, -1)), transpose=True) + w["bias"]
     return xp.reshape(y, (rows, down * across, out))
+
+
+LayerFunction = Callable[[int, Array, KeysValues, KeysValues | None], tuple[Array, KeysValues]]
+"""(number, x [B, T, D], keys and values of the picture, those of the text so far) -> x, the new."""
+
+
+def through(
+    xp: Namespace, layer: LayerFunction, x: Array, picture: Cache, cache: Cache | None
+) -> tuple[Array, Cache]:
+    """x [B, T, D] through all layers of a decoder -> x and the cache."""
+    x, known = xp.note(x), []
+    for i, seen in enumerate(picture):
+        x, new = layer(i, x, seen, None if cache is None else cache[i])
+        x = xp.note(x)
+        known.append(new)
+    return x, tuple(known)
+
+
+def keys_values(
+    xp: Namespace, w: Weights, x: Array, count: int, names: tuple[str, str]
+) -> KeysValues:
+    """x [B, S, M] -> keys and values [B, H, S, d] of the two linear layers so named."""
+    keys, values = (heads(xp, linear(xp, w / name, x), count) for name in names)
+    return keys, values

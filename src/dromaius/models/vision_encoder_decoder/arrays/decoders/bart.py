@@ -19,12 +19,14 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     Weights,
     activation,
     heads,
+    keys_values,
     linear,
     linear_tensors,
     norm,
     norm_tensors,
     over_picture,
     over_text,
+    through,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -58,16 +60,17 @@ def logits(
     x = x + _places(xp, config, body, ids, view)
     if "layernorm_embedding.weight" in body:
         x = norm(xp, body / "layernorm_embedding", x, _EPSILON)
-    x, known = xp.note(x), []
-    for i in range(config["decoder_layers"]):
-        cached = None if cache is None else cache[i]
-        x, new = _layer(xp, config, body / "layers" / i, x, view, picture[i], cached)
-        x = xp.note(x)
-        known.append(new)
+
+    def layer(
+        i: int, x: Array, seen: KeysValues, cached: KeysValues | None
+    ) -> tuple[Array, KeysValues]:
+        return _layer(xp, config, body / "layers" / i, x, view, seen, cached)
+
+    x, known = through(xp, layer, x, picture, cache)
     if _before(config):
         x = xp.note(norm(xp, body / "layer_norm", x, _EPSILON))
     name = f"{_head(config)}.weight"
-    return linear(xp, Weights({"weight": w[name] if name in w else words}), x), tuple(known)
+    return linear(xp, Weights({"weight": w[name] if name in w else words}), x), known
 
 
 def _before(config: Config) -> bool:
@@ -110,9 +113,7 @@ def sinusoids(count: int, width: int, pad: int) -> np.ndarray:
 
 
 def _keys_values(xp: Namespace, config: Config, w: Weights, x: Array) -> KeysValues:
-    count = config["decoder_attention_heads"]
-    keys, values = (heads(xp, linear(xp, w / name, x), count) for name in ("k_proj", "v_proj"))
-    return keys, values
+    return keys_values(xp, w, x, config["decoder_attention_heads"], ("k_proj", "v_proj"))
 
 
 def _layer(

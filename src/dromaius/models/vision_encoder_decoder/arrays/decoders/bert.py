@@ -15,12 +15,14 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     Weights,
     activation,
     heads,
+    keys_values,
     linear,
     linear_tensors,
     norm,
     norm_tensors,
     over_picture,
     over_text,
+    through,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -49,14 +51,15 @@ def logits(
 ) -> tuple[Array, Cache]:
     """ids [B, T] -> logits [B, T, V] and the cache."""
     body = w / _body(config)
-    x = xp.note(_embed(xp, config, body / "embeddings", ids, view))
-    known = []
-    for i in range(config["num_hidden_layers"]):
-        cached = None if cache is None else cache[i]
-        x, new = _layer(xp, config, body / "encoder" / "layer" / i, x, view, picture[i], cached)
-        x = xp.note(x)
-        known.append(new)
-    return _head(xp, config, w, x), tuple(known)
+    x = _embed(xp, config, body / "embeddings", ids, view)
+
+    def layer(
+        i: int, x: Array, seen: KeysValues, cached: KeysValues | None
+    ) -> tuple[Array, KeysValues]:
+        return _layer(xp, config, body / "encoder" / "layer" / i, x, view, seen, cached)
+
+    x, known = through(xp, layer, x, picture, cache)
+    return _head(xp, config, w, x), known
 
 
 def _embed(xp: Namespace, config: Config, w: Weights, ids: Array, view: View) -> Array:
@@ -71,9 +74,7 @@ def _embed(xp: Namespace, config: Config, w: Weights, ids: Array, view: View) ->
 
 
 def _keys_values(xp: Namespace, config: Config, w: Weights, x: Array) -> KeysValues:
-    count = config["num_attention_heads"]
-    keys, values = (heads(xp, linear(xp, w / name, x), count) for name in ("key", "value"))
-    return keys, values
+    return keys_values(xp, w, x, config["num_attention_heads"], ("key", "value"))
 
 
 def _layer(

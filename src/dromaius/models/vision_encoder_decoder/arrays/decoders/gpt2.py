@@ -21,6 +21,7 @@ from dromaius.models.vision_encoder_decoder.arrays.layers import (
     norm_tensors,
     over_picture,
     over_text,
+    through,
 )
 from dromaius.models.vision_encoder_decoder.arrays.namespace import Array, Namespace
 
@@ -48,16 +49,17 @@ def logits(
     body = w / "transformer"
     places = view.start + xp.arange(xp.shape(ids)[1])
     x = xp.take(body["wte.weight"], ids) + xp.take(body["wpe.weight"], places)
-    x, known = xp.note(x), []
-    for i in range(config["n_layer"]):
-        cached = None if cache is None else cache[i]
-        x, new = _layer(xp, config, body / "h" / i, x, view, picture[i], cached, _scale(config, i))
-        x = xp.note(x)
-        known.append(new)
+
+    def layer(
+        i: int, x: Array, seen: KeysValues, cached: KeysValues | None
+    ) -> tuple[Array, KeysValues]:
+        return _layer(xp, config, body / "h" / i, x, view, seen, cached, _scale(config, i))
+
+    x, known = through(xp, layer, x, picture, cache)
     x = xp.note(norm(xp, body / "ln_f", x, config["layer_norm_epsilon"]))
     tied = {"weight": body["wte.weight"]}
     head = w / "lm_head" if "lm_head.weight" in w else Weights(tied)
-    return linear(xp, head, x), tuple(known)
+    return linear(xp, head, x), known
 
 
 def _scale(config: Config, layer: int) -> float:
