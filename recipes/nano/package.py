@@ -66,7 +66,8 @@ what each line means. "within": the value is below "must", its 95 % interval is 
 ## Limits
 
 {scope} No sentences about several things; nothing beyond 64x64 pixels was trained. It draws and
-names what it was taught; drawings that it has not seen are guesses.
+names what it was taught; drawings that it has not seen are guesses. It cannot draw on a coloured
+background, and prompts want small letters ("Red Apple" is missed where "red apple" is drawn).
 
 ## Files
 
